@@ -1,0 +1,20 @@
+//! Crossdock keeps a retailer's systems in agreement: source connectors turn what happens in ERP,
+//! storefronts and tills into Avro events, stream processors join and reconcile them, sink
+//! connectors push the result back out.
+//!
+//! Read the modules in the order in which they build on one another:
+//! [`domain`] → [`contract`] → [`pipeline`] → [`codec`], [`log`], [`state`] → [`runtime`];
+//! then [`processors`] and [`connectors`], which see only the first three and [`config`].
+//! `ARCHITECTURE.md` is the map.
+
+pub mod codec;
+pub mod config;
+pub mod connectors;
+pub mod contract;
+pub mod domain;
+pub mod log;
+pub mod pipeline;
+pub mod processors;
+pub mod registry;
+pub mod runtime;
+pub mod state;
