@@ -79,11 +79,21 @@ impl Decimal {
     pub fn times(self, other: Decimal) -> Self {
         let product = i128::from(self.0) * i128::from(other.0);
         let half = if product < 0 { -5_000 } else { 5_000 };
-        Decimal(i64::try_from((product + half) / 10_000).unwrap_or(if product < 0 { i64::MIN } else { i64::MAX }))
+        Decimal(
+            i64::try_from((product + half) / 10_000).unwrap_or(if product < 0 {
+                i64::MIN
+            } else {
+                i64::MAX
+            }),
+        )
     }
     /// Rounded down to a whole multiple of `unit`; unchanged when `unit` is not positive.
     pub fn floor_to(self, unit: Decimal) -> Self {
-        if unit.0 <= 0 { self } else { Decimal(self.0.div_euclid(unit.0) * unit.0) }
+        if unit.0 <= 0 {
+            self
+        } else {
+            Decimal(self.0.div_euclid(unit.0) * unit.0)
+        }
     }
     /// For display and measurement only, never for arithmetic on money.
     pub fn to_f64(self) -> f64 {
@@ -106,7 +116,8 @@ impl FromStr for Decimal {
         };
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
         let all_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-        if (whole.is_empty() && fraction.is_empty()) || !all_digits(whole) || !all_digits(fraction) {
+        if (whole.is_empty() && fraction.is_empty()) || !all_digits(whole) || !all_digits(fraction)
+        {
             return Err(DecimalError::Malformed);
         }
         let fraction = fraction.trim_end_matches('0');
@@ -114,7 +125,11 @@ impl FromStr for Decimal {
             return Err(DecimalError::Scale);
         }
         let mut units: i64 = 0;
-        for digit in whole.bytes().chain(fraction.bytes()).chain(std::iter::repeat_n(b'0', 4 - fraction.len())) {
+        for digit in whole
+            .bytes()
+            .chain(fraction.bytes())
+            .chain(std::iter::repeat_n(b'0', 4 - fraction.len()))
+        {
             units = units
                 .checked_mul(10)
                 .and_then(|u| u.checked_add(i64::from(digit - b'0')))
@@ -195,7 +210,13 @@ mod tests {
 
     #[test]
     fn text_forms_round_trip() {
-        for (text, units) in [("0", 0), ("1", 10_000), ("-2.5", -25_000), ("0.0001", 1), ("12.34", 123_400)] {
+        for (text, units) in [
+            ("0", 0),
+            ("1", 10_000),
+            ("-2.5", -25_000),
+            ("0.0001", 1),
+            ("12.34", 123_400),
+        ] {
             let d: Decimal = text.parse().expect(text);
             assert_eq!(d.units(), units, "{text}");
             assert_eq!(d.to_string(), text);
@@ -208,12 +229,21 @@ mod tests {
         assert_eq!("".parse::<Decimal>(), Err(DecimalError::Malformed));
         assert_eq!("1e3".parse::<Decimal>(), Err(DecimalError::Malformed));
         assert_eq!("1.23456".parse::<Decimal>(), Err(DecimalError::Scale));
-        assert_eq!("999999999999999".parse::<Decimal>(), Err(DecimalError::Range));
+        assert_eq!(
+            "999999999999999".parse::<Decimal>(),
+            Err(DecimalError::Range)
+        );
     }
 
     #[test]
     fn shares_round_down() {
         assert_eq!(Decimal::from(10).percent(33.3).to_string(), "3.33");
-        assert_eq!(Decimal::from(7).percent(50.0).floor_to(Decimal::ONE).to_string(), "3");
+        assert_eq!(
+            Decimal::from(7)
+                .percent(50.0)
+                .floor_to(Decimal::ONE)
+                .to_string(),
+            "3"
+        );
     }
 }

@@ -14,7 +14,8 @@ pub const NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_3c52_0b7e_5a44_9c1e_7d20_c055
 /// of hearing of the same fact makes the same id. `leg` tells apart the facts that one source
 /// record makes, for example the two sides of a transfer; empty where there is one.
 pub fn event_id(source: &str, epoch: i32, record_id: &str, leg: &str, event_type: &str) -> Uuid {
-    let mut name = String::with_capacity(source.len() + record_id.len() + leg.len() + event_type.len() + 16);
+    let mut name =
+        String::with_capacity(source.len() + record_id.len() + leg.len() + event_type.len() + 16);
     let _ = write!(name, "{source}|{epoch}|{record_id}|{leg}|{event_type}");
     Uuid::new_v5(&NAMESPACE, name.as_bytes())
 }
@@ -46,7 +47,9 @@ pub fn compound_key(parts: &[&str]) -> compact_str::CompactString {
 
 /// The parts of a key made by [`compound_key`].
 pub fn split_key(key: &str) -> Vec<String> {
-    key.split('|').map(|part| part.replace("%7C", "|").replace("%25", "%")).collect()
+    key.split('|')
+        .map(|part| part.replace("%7C", "|").replace("%25", "%"))
+        .collect()
 }
 
 /// Where a fact stands in its source's own order. A later epoch is always later: it begins when a

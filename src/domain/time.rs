@@ -18,11 +18,17 @@ impl Timestamp {
     }
     /// This point moved later by `by`; saturates at the end of time.
     pub fn plus(self, by: Duration) -> Self {
-        Timestamp(self.0.saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
+        Timestamp(
+            self.0
+                .saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)),
+        )
     }
     /// This point moved earlier by `by`; saturates at the beginning of time.
     pub fn minus(self, by: Duration) -> Self {
-        Timestamp(self.0.saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
+        Timestamp(
+            self.0
+                .saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)),
+        )
     }
     /// How long after `earlier` this is; zero when it is not after.
     pub fn since(self, earlier: Timestamp) -> Duration {
