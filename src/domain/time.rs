@@ -63,9 +63,10 @@ pub struct Date(pub i32);
 
 impl fmt::Display for Date {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = i64::from(self.0) * 86_400;
-        match jiff::Timestamp::from_second(seconds) {
-            Ok(t) => write!(f, "{}", t.to_zoned(jiff::tz::TimeZone::UTC).date()),
+        match jiff::civil::date(1970, 1, 1)
+            .checked_add(jiff::SignedDuration::from_hours(24 * i64::from(self.0)))
+        {
+            Ok(date) => write!(f, "{date}"),
             Err(_) => write!(f, "day {}", self.0),
         }
     }
