@@ -18,3 +18,4 @@ pub mod processors;
 pub mod registry;
 pub mod runtime;
 pub mod state;
+pub mod telemetry;

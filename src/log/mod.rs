@@ -7,6 +7,8 @@
 //! a rebalance reaches its holder as an [`Assignment`] event from that same poll, never from
 //! another thread.
 
+pub mod embedded;
+
 use crate::pipeline::{Headers, Record};
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,9 +1,27 @@
 //! The vocabulary of the platform: what flows ([`Record`]), who makes it flow ([`Source`],
 //! [`Processor`], [`Sink`]), what they may remember ([`State`]), and how things go wrong
 //! ([`Fault`]). Nothing here does I/O.
+//!
+//! A connector brings a [`Source`], a [`Sink`] or both ([`Connector`]); the runtime drives them and
+//! is the only one that matches on a [`Verdict`].
 
+mod clock;
+mod connector;
 mod fault;
+mod processor;
 mod record;
+mod sink;
+mod source;
 
+pub use clock::{Clock, SystemClock};
+pub use connector::{
+    Check, Connector, ConnectorDescriptor, Evidence, Fake, FakeCall, FakeFault, FakeOptions,
+};
 pub use fault::{Code, Fault, Stage, Verdict};
+pub use processor::{
+    Context, Emission, Inbound, Output, Processor, ProcessorDescriptor, Resolution, Settlement,
+    State,
+};
 pub use record::{Headers, HeadersBuilder, Origin, Record};
+pub use sink::{Ack, Capabilities, Delivery, Idempotency, Sent, Sink};
+pub use source::{Cursor, Source, SourceBatch, SourceOrigin, SourceRecord, SourceReject};

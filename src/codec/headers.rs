@@ -1,0 +1,67 @@
+//! CloudEvents 1.0 headers in binary mode, and W3C trace context.
+
+use crate::contract::event::Event;
+use crate::pipeline::{Headers, HeadersBuilder};
+use std::fmt::Write as _;
+use uuid::Uuid;
+
+/// The headers of an event written under `key`, continuing the trace of `parent` when there is one.
+pub fn cloud_events(event: &Event, key: &str, parent: Option<&str>) -> Headers {
+    let meta = event.meta();
+    let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
+    let mut time = compact_str::CompactString::default();
+    let _ = write!(time, "{}", meta.occurred_at);
+    let mut headers = HeadersBuilder::default();
+    headers
+        .push("ce_specversion", Some(b"1.0"))
+        .push(
+            "ce_id",
+            Some(meta.event_id.hyphenated().encode_lower(&mut id).as_bytes()),
+        )
+        .push("ce_type", Some(event.contract().as_bytes()))
+        .push("ce_source", Some(meta.source.as_bytes()))
+        .push("ce_time", Some(time.as_bytes()))
+        .push("ce_subject", Some(key.as_bytes()))
+        .push("content-type", Some(b"application/vnd.confluent.avro"))
+        .push(
+            "traceparent",
+            Some(child_traceparent(parent, &meta.event_id).as_bytes()),
+        );
+    headers.build()
+}
+
+/// A `traceparent` for the work that made the event `id`: of the trace of `parent`, or of a trace
+/// of its own named after the event, so that the same work is the same span wherever it is done.
+pub fn child_traceparent(parent: Option<&str>, id: &Uuid) -> compact_str::CompactString {
+    let own = id.as_u128();
+    let trace = parent.and_then(trace_id).unwrap_or(own).max(1);
+    let span = ((own >> 64) as u64 ^ own as u64).max(1);
+    compact_str::format_compact!("00-{trace:032x}-{span:016x}-01")
+}
+
+/// The trace id of a well-formed `traceparent` (W3C Trace Context, version 00).
+fn trace_id(traceparent: &str) -> Option<u128> {
+    let mut parts = traceparent.split('-');
+    let (version, trace) = (parts.next()?, parts.next()?);
+    (version == "00" && trace.len() == 32)
+        .then(|| u128::from_str_radix(trace, 16).ok())
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_keeps_the_trace_and_has_a_span_of_its_own() {
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let child = child_traceparent(Some(parent), &Uuid::from_u128(7));
+        assert!(child.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"));
+        assert_ne!(child, parent);
+        assert_eq!(child.len(), parent.len());
+        assert_eq!(
+            child_traceparent(Some("nonsense"), &Uuid::from_u128(7)),
+            child_traceparent(None, &Uuid::from_u128(7))
+        );
+    }
+}

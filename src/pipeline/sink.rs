@@ -1,0 +1,99 @@
+//! Sinks: from the log into a system.
+
+use super::{Fault, Inbound};
+use crate::contract::event::{SinkOutcome, Text};
+
+/// How a target recognises a call that it has seen before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idempotency {
+    /// Writing the same absolute value again changes nothing.
+    AbsoluteValue,
+    /// An object is found again by a natural key before it is created.
+    NaturalKey,
+    /// The target stores an idempotency key with the answer.
+    Key,
+}
+
+impl Idempotency {
+    /// For people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Idempotency::AbsoluteValue => "absolute values",
+            Idempotency::NaturalKey => "natural key, looked up before create",
+            Idempotency::Key => "idempotency key",
+        }
+    }
+}
+
+/// What a sink can do; declared by the connector and shown to the user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// How repeated calls are kept to one effect.
+    pub idempotency: Idempotency,
+    /// Whether the target compares before it sets.
+    pub compare_and_set: bool,
+    /// Most records in one call; 1 when the API takes one at a time.
+    pub batch_records_max: usize,
+    /// Most calls at a time.
+    pub calls_max: usize,
+}
+
+/// What was last sent for a key, from the sink's receipts.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Sent {
+    /// Version of the event that was sent.
+    pub version: i64,
+    /// Id of the object in the target.
+    pub external_id: Option<String>,
+    /// Digest of what was sent, to send only what changed.
+    pub digest: Option<String>,
+}
+
+/// A record to be written to the target.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The record's key.
+    pub key: Text,
+    /// The record.
+    pub inbound: Inbound,
+    /// What was last sent for the key; `None` when nothing is known.
+    pub sent: Option<Sent>,
+    /// 1 for the first try.
+    pub attempt: u32,
+}
+
+/// The target's answer to a delivery that needs no further try.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ack {
+    /// ACKED, DUPLICATE_ACKED or STALE_SKIPPED.
+    pub outcome: SinkOutcome,
+    /// Version now known to be in the target.
+    pub version: i64,
+    /// Id of the object in the target.
+    pub external_id: Option<String>,
+    /// Digest of what was sent, given back as [`Sent::digest`] next time.
+    pub digest: Option<String>,
+    /// HTTP status or the like.
+    pub status: Option<i32>,
+}
+
+/// Writes records into a system.
+///
+/// The runtime keeps the order of each key (a key has at most one delivery under way), lets a newer
+/// record of a whole-state topic replace an older one that waits, and stores a receipt with the
+/// input offset once [`Sink::write`] has answered. A crash between call and receipt makes the same
+/// delivery come again: the effect must be the same as that of one.
+#[async_trait::async_trait]
+pub trait Sink: Send + Sync {
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+    /// Writes `batch` (distinct keys, at most `batch_records_max`). One result for each delivery,
+    /// in order; a fault says for itself whether to try again, to dead-letter or to stop.
+    ///
+    /// Cancelling may leave calls done whose answer nobody saw.
+    async fn write(&self, batch: &[Delivery]) -> Vec<Result<Ack, Fault>>;
+    /// How urgent a delivery is among those waiting; smaller goes first. Stock-outs, for example.
+    fn urgency(&self, _delivery: &Inbound) -> u8 {
+        1
+    }
+}

@@ -1,0 +1,377 @@
+//! What a task writes: encoded, checked for size, sent in the open transaction.
+
+use crate::codec::{Codec, cloud_events};
+use crate::contract::event::{
+    Blob, DeadLetter, Event, EventMeta, EventRef, Origin as MetaOrigin, PositionKind, SourceOrigin,
+    Text,
+};
+use crate::contract::{Catalogue, event::ErrorClass};
+use crate::domain::{Timestamp, event_id};
+use crate::log::{LogError, Outgoing, Producer};
+use crate::pipeline::{Code, Emission, Fault, Headers, Record, SourceReject, Stage};
+use crate::state::Shard;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Tries to hand a record to a producer whose queue is full, each after waiting for room.
+const SEND_TRIES: u32 = 300;
+const SEND_WAIT: Duration = Duration::from_millis(100);
+
+/// A step that failed, and whether its producer may abort and go on.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub fault: Fault,
+    pub producer_usable: bool,
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Self {
+        Failed {
+            fault,
+            producer_usable: true,
+        }
+    }
+}
+
+impl From<LogError> for Failed {
+    fn from(error: LogError) -> Self {
+        let producer_usable = !matches!(
+            error,
+            LogError::Fenced(_) | LogError::Fatal(_) | LogError::TimedOut(_)
+        );
+        Failed {
+            fault: error.into(),
+            producer_usable,
+        }
+    }
+}
+
+impl From<LogError> for Fault {
+    fn from(error: LogError) -> Self {
+        let (halt, code) = match &error {
+            LogError::Unauthorised { .. } => (true, Code::Unauthorised),
+            LogError::UnknownTopic { .. } => (true, Code::Configuration),
+            _ => (false, Code::Log),
+        };
+        let message = error.to_string();
+        if halt {
+            Fault::halt(Stage::Commit, code, message)
+        } else {
+            Fault::retry(Stage::Commit, code, message)
+        }
+    }
+}
+
+/// Encodes and sends on behalf of one reader.
+pub(super) struct Outbox {
+    codec: Arc<Codec>,
+    catalogue: Catalogue,
+    reader: String,
+    dead_letters: String,
+    encoded: Vec<Encoded>,
+    bytes: Vec<u8>,
+}
+
+struct Encoded {
+    topic: &'static str,
+    key: Text,
+    headers: Headers,
+    /// Range in the buffer.
+    value: (usize, usize),
+}
+
+impl Outbox {
+    pub fn new(codec: Arc<Codec>, catalogue: &Catalogue, reader: &str) -> Self {
+        Outbox {
+            codec,
+            catalogue: catalogue.clone(),
+            reader: reader.to_owned(),
+            dead_letters: catalogue.dead_letter_topic(reader),
+            encoded: Vec::new(),
+            bytes: Vec::new(),
+        }
+    }
+
+    /// The beginning of a record that the runtime itself writes. `position` numbers what the same
+    /// reader writes of the same type.
+    pub fn meta(&self, event_type: &str, about: &str, position: i64, now: Timestamp) -> EventMeta {
+        let source = compact_str::format_compact!("crossdock/{}", self.reader);
+        let record_id = format!("{about}@{position}");
+        EventMeta {
+            event_id: event_id(&source, 0, &record_id, "", event_type),
+            event_type: event_type.into(),
+            source,
+            source_position: position,
+            position_kind: PositionKind::Sequence,
+            occurred_at: now,
+            recorded_at: now,
+            tenant_id: "default".into(),
+            correlation_id: about.into(),
+            origin: MetaOrigin::Source,
+            ..EventMeta::default()
+        }
+    }
+
+    /// Encodes all outputs of one call, so that none is sent when one of them cannot be.
+    pub fn encode_all(
+        &mut self,
+        emissions: &mut Vec<Emission>,
+        trace: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        self.encoded.clear();
+        self.bytes.clear();
+        for mut emission in emissions.drain(..) {
+            stamp(&mut emission.event, now);
+            let from = self.bytes.len();
+            self.codec
+                .encode(emission.topic, &emission.event, &mut self.bytes)?;
+            self.check_size(emission.topic, self.bytes.len() - from + emission.key.len())?;
+            let headers = cloud_events(&emission.event, &emission.key, trace);
+            let value = (from, self.bytes.len());
+            self.encoded.push(Encoded {
+                topic: emission.topic,
+                key: emission.key,
+                headers,
+                value,
+            });
+        }
+        Ok(())
+    }
+
+    /// Sends what was encoded last.
+    pub fn send_encoded(
+        &mut self,
+        producer: &mut dyn Producer,
+        now: Timestamp,
+    ) -> Result<(), Failed> {
+        for e in &self.encoded {
+            let record = Outgoing {
+                topic: e.topic,
+                partition: None,
+                key: Some(e.key.as_bytes()),
+                value: Some(&self.bytes[e.value.0..e.value.1]),
+                headers: &e.headers,
+                timestamp_ms: now.as_millis(),
+            };
+            send(producer, record)?;
+        }
+        Ok(())
+    }
+
+    /// Encodes and sends one event.
+    pub fn send(
+        &mut self,
+        producer: &mut dyn Producer,
+        topic: &str,
+        key: &str,
+        event: &Event,
+        trace: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), Failed> {
+        self.send_to(producer, topic, None, key, event, trace, now)
+    }
+
+    /// As [`Outbox::send`], to a given partition.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each says something of its own about one record"
+    )]
+    pub fn send_to(
+        &mut self,
+        producer: &mut dyn Producer,
+        topic: &str,
+        partition: Option<i32>,
+        key: &str,
+        event: &Event,
+        trace: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), Failed> {
+        self.bytes.clear();
+        self.codec.encode(topic, event, &mut self.bytes)?;
+        self.check_size(topic, self.bytes.len() + key.len())?;
+        let headers = cloud_events(event, key, trace);
+        let record = Outgoing {
+            topic,
+            partition,
+            key: Some(key.as_bytes()),
+            value: Some(&self.bytes),
+            headers: &headers,
+            timestamp_ms: now.as_millis(),
+        };
+        send(producer, record)
+    }
+
+    /// Writes a record to the reader's dead-letter topic, in the partition number it came from.
+    pub fn dead_letter(
+        &mut self,
+        producer: &mut dyn Producer,
+        record: &Record,
+        fault: &Fault,
+        attempts: i32,
+        now: Timestamp,
+    ) -> Result<(), Failed> {
+        let origin = &record.origin;
+        let place = origin.to_string();
+        let value = record.value.as_deref();
+        let letter = DeadLetter {
+            meta: self.meta("DeadLetter", &place, origin.offset, now),
+            original: Some(EventRef {
+                topic: Text::from(&*origin.topic),
+                partition: origin.partition,
+                offset: origin.offset,
+                event_id: None,
+            }),
+            original_timestamp: Timestamp::from_millis(record.timestamp_ms),
+            key: record.key.as_deref().map(Blob::from),
+            value: value.map(Blob::from),
+            headers: record
+                .headers
+                .iter()
+                .map(|(name, value)| (Text::from(name), Blob::from(value.unwrap_or_default())))
+                .collect(),
+            schema_id: value
+                .filter(|v| v.len() >= 5 && v[0] == 0)
+                .map(|v| i32::from_be_bytes([v[1], v[2], v[3], v[4]])),
+            traceparent: record.headers.text("traceparent").map(Text::from),
+            ..self.letter(fault, attempts, now)
+        };
+        let topic = std::mem::take(&mut self.dead_letters);
+        let key = record.key.as_deref().map_or_else(
+            || place.clone(),
+            |k| String::from_utf8_lossy(k).into_owned(),
+        );
+        let sent = self.send_to(
+            producer,
+            &topic,
+            Some(origin.partition),
+            &key,
+            &letter.into(),
+            None,
+            now,
+        );
+        self.dead_letters = topic;
+        sent
+    }
+
+    /// Writes what a source could not turn into an event to the source's dead-letter topic.
+    pub fn dead_letter_of_source(
+        &mut self,
+        producer: &mut dyn Producer,
+        reject: &SourceReject,
+        now: Timestamp,
+    ) -> Result<(), Failed> {
+        let place = format!("{}:{}", reject.origin.container, reject.origin.item);
+        let letter = DeadLetter {
+            meta: self.meta("DeadLetter", &place, 0, now),
+            source_origin: Some(SourceOrigin {
+                system: Text::from(self.reader.as_str()),
+                container: reject.origin.container.as_str().into(),
+                item: reject.origin.item.as_str().into(),
+            }),
+            original_timestamp: now,
+            value: Some(Blob(reject.raw.clone())),
+            ..self.letter(&reject.fault, 1, now)
+        };
+        let topic = std::mem::take(&mut self.dead_letters);
+        let sent = self.send(producer, &topic, &place, &letter.into(), None, now);
+        self.dead_letters = topic;
+        sent
+    }
+
+    fn letter(&self, fault: &Fault, attempts: i32, now: Timestamp) -> DeadLetter {
+        DeadLetter {
+            processor: self.reader.as_str().into(),
+            processor_version: env!("CARGO_PKG_VERSION").into(),
+            error_class: class_of(fault.code),
+            code: fault.code.as_str().into(),
+            message: fault.message.as_str().into(),
+            attempts,
+            first_failed_at: now,
+            ..DeadLetter::default()
+        }
+    }
+
+    /// Writes the changes of a shard to its changelog.
+    pub fn changelog(
+        &mut self,
+        producer: &mut dyn Producer,
+        topic: &str,
+        partition: i32,
+        shard: &Shard,
+        now: Timestamp,
+    ) -> Result<(), Failed> {
+        let headers = Headers::default();
+        shard.changes(|key, value| {
+            let record = Outgoing {
+                topic,
+                partition: Some(partition),
+                key: Some(key),
+                value,
+                headers: &headers,
+                timestamp_ms: now.as_millis(),
+            };
+            send(producer, record)
+        })
+    }
+
+    fn check_size(&self, topic: &str, bytes: usize) -> Result<(), Fault> {
+        // Room for headers and the batch around the record.
+        const OVERHEAD: usize = 2_048;
+        let limit = self.catalogue.max_message_bytes(topic);
+        if bytes + OVERHEAD <= limit {
+            return Ok(());
+        }
+        let message = format!(
+            "an output of {bytes} bytes for {topic} is larger than the {limit} bytes that the topic takes"
+        );
+        Err(Fault::reject(Stage::Encode, Code::Oversize, message))
+    }
+}
+
+fn send(producer: &mut dyn Producer, record: Outgoing<'_>) -> Result<(), Failed> {
+    for _ in 0..SEND_TRIES {
+        match producer.send(record) {
+            Err(LogError::QueueFull) => producer.poll(SEND_WAIT),
+            other => return other.map_err(Failed::from),
+        }
+    }
+    Err(LogError::TimedOut(format!(
+        "no room to send to {} for {:?}",
+        record.topic,
+        SEND_WAIT * SEND_TRIES
+    ))
+    .into())
+}
+
+fn stamp(event: &mut Event, now: Timestamp) {
+    let meta = event.meta_mut();
+    if meta.recorded_at == Timestamp::default() {
+        meta.recorded_at = now;
+    }
+}
+
+fn class_of(code: Code) -> ErrorClass {
+    match code {
+        Code::EmptyValue
+        | Code::BadMagic
+        | Code::Truncated
+        | Code::TrailingBytes
+        | Code::Malformed => ErrorClass::Deserialization,
+        Code::UnknownSchemaId | Code::WrongContract | Code::IncompatibleSchema => {
+            ErrorClass::Schema
+        }
+        Code::NullKey
+        | Code::WrongKey
+        | Code::Oversize
+        | Code::DataQuality
+        | Code::UnknownSymbol => ErrorClass::DataQuality,
+        Code::UnknownReference => ErrorClass::UnknownReference,
+        Code::IllegalTransition => ErrorClass::IllegalTransition,
+        Code::LateBeyondHorizon => ErrorClass::LateBeyondHorizon,
+        Code::Refused => ErrorClass::SinkRejected,
+        Code::Unavailable | Code::Throttled | Code::Unauthorised => ErrorClass::SinkUnavailable,
+        Code::OutcomeUnknown => ErrorClass::OutcomeUnknown,
+        Code::RegistryUnavailable | Code::Configuration | Code::Log | Code::Bug => ErrorClass::Bug,
+    }
+}

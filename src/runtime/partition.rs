@@ -1,0 +1,249 @@
+//! One partition number of a processor: its state, its timers, and the way it gets them back.
+
+use super::settings::TaskSettings;
+use crate::contract::event::Text;
+use crate::domain::Timestamp;
+use crate::log::{Isolation, Log, LogError, Offset, Reader, TopicPartition};
+use crate::pipeline::{Processor, Record};
+use crate::state::{Shard, checkpoint};
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Changelog records taken in by one step, so that a restore leaves room for live partitions.
+const RESTORE_RECORDS_PER_STEP: usize = 50_000;
+
+/// State and timers of one partition number.
+#[derive(Default)]
+pub(super) struct Partition {
+    pub shard: Shard,
+    timers: BTreeSet<(Timestamp, Text)>,
+    due: HashMap<Text, Timestamp, FxBuildHasher>,
+    restore: Option<Restore>,
+    /// Entities still to be looked at again because a table changed, last first.
+    revisit: Vec<Text>,
+    /// Everything below this changelog offset is in the shard.
+    confirmed: i64,
+    confirmed_at: Timestamp,
+    checkpointed_at: Timestamp,
+}
+
+struct Restore {
+    changelog: TopicPartition,
+    reader: Box<dyn Reader>,
+    first: i64,
+    end: i64,
+    reused: bool,
+}
+
+impl Partition {
+    /// Begins to restore partition `number` of `processor`: what is still in memory or the local
+    /// checkpoint, then the changelog behind it.
+    pub fn restoring(
+        log: &Arc<dyn Log>,
+        settings: &TaskSettings,
+        processor: &str,
+        changelog: &str,
+        number: i32,
+        kept: Option<Partition>,
+    ) -> Result<Self, LogError> {
+        let changelog = TopicPartition::new(changelog, number);
+        let (first_kept, end) = log.admin().watermarks(&changelog)?;
+        let saved = match kept {
+            Some(kept) => Some((kept.shard, kept.confirmed)),
+            None => settings.state_folder.as_deref().and_then(|folder| {
+                checkpoint::read(&checkpoint::path(folder, processor, number)).ok()
+            }),
+        };
+        // A checkpoint of another log, or one that compaction has overtaken, would leave out
+        // tombstones: the changelog alone is read instead.
+        let saved = saved.filter(|(_, offset)| (first_kept..=end).contains(offset));
+        let reused = saved.is_some();
+        let (shard, first) = saved.unwrap_or_else(|| (Shard::new(), first_kept));
+        let reader = log.reader(
+            &[(changelog.clone(), Offset::At(first))],
+            Isolation::ReadCommitted,
+        )?;
+        let restore = Restore {
+            changelog,
+            reader,
+            first,
+            end,
+            reused,
+        };
+        Ok(Partition {
+            shard,
+            confirmed: first,
+            restore: Some(restore),
+            ..Partition::default()
+        })
+    }
+
+    /// Whether the state is whole.
+    pub fn ready(&self) -> bool {
+        self.restore.is_none()
+    }
+
+    /// Changelog records read and to be read; nothing when ready.
+    pub fn restore_progress(&self) -> Option<(u64, u64)> {
+        let restore = self.restore.as_ref()?;
+        let at = restore
+            .reader
+            .position(&restore.changelog)
+            .unwrap_or(restore.first);
+        let count = |to: i64| u64::try_from(to - restore.first).unwrap_or(0);
+        Some((count(at.min(restore.end)), count(restore.end)))
+    }
+
+    /// Takes in a bounded part of the changelog. Returns whether the state is whole now.
+    pub fn restore_step(
+        &mut self,
+        processor: &dyn Processor,
+        wait: Duration,
+        scratch: &mut Vec<Record>,
+    ) -> Result<bool, LogError> {
+        let Some(restore) = &mut self.restore else {
+            return Ok(true);
+        };
+        scratch.clear();
+        restore
+            .reader
+            .poll(RESTORE_RECORDS_PER_STEP, wait, scratch)?;
+        for record in scratch.drain(..) {
+            if let Some(key) = &record.key {
+                self.shard.load(key, record.value.as_deref());
+            }
+        }
+        if !restore.reader.caught_up() {
+            return Ok(false);
+        }
+        tracing::info!(
+            partition = %restore.changelog,
+            keys = self.shard.len(),
+            reused = restore.reused,
+            "state restored"
+        );
+        self.confirmed = restore
+            .reader
+            .position(&restore.changelog)
+            .unwrap_or(restore.first);
+        self.restore = None;
+        let timers: Vec<_> = self
+            .shard
+            .iter()
+            .filter_map(|(key, value)| processor.restored_timer(key, value))
+            .collect();
+        for (key, due) in timers {
+            self.set_timer(key, Some(due));
+        }
+        Ok(true)
+    }
+
+    /// Sets or clears the timer of `key`.
+    pub fn set_timer(&mut self, key: Text, due: Option<Timestamp>) {
+        if let Some(before) = self.due.remove(&key) {
+            self.timers.remove(&(before, key.clone()));
+        }
+        if let Some(due) = due {
+            self.due.insert(key.clone(), due);
+            self.timers.insert((due, key));
+        }
+    }
+
+    /// The earliest timer.
+    pub fn next_timer(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// The keys whose timers are due at `now`, earliest first, at most `max`.
+    pub fn due_timers(&self, now: Timestamp, max: usize) -> Vec<(Timestamp, Text)> {
+        self.timers
+            .iter()
+            .take_while(|(due, _)| *due <= now)
+            .take(max)
+            .cloned()
+            .collect()
+    }
+
+    /// Puts every entity on the list of those to look at again.
+    pub fn revisit_all(&mut self, processor: &dyn Processor) {
+        let entities = self
+            .shard
+            .iter()
+            .filter(|(key, _)| processor.is_entity(key));
+        self.revisit = entities
+            .filter_map(|(key, _)| std::str::from_utf8(key).ok().map(Text::from))
+            .collect();
+        self.revisit.sort_unstable_by(|a, b| b.cmp(a));
+    }
+
+    /// Whether entities wait to be looked at again.
+    pub fn has_revisits(&self) -> bool {
+        !self.revisit.is_empty()
+    }
+
+    /// The next entities to look at again.
+    pub fn revisits(&self, max: usize) -> impl Iterator<Item = &Text> {
+        self.revisit.iter().rev().take(max)
+    }
+
+    /// Takes the next entity, which must be `key`, off the list.
+    pub fn revisited(&mut self, key: &str) {
+        let last = self.revisit.pop();
+        debug_assert_eq!(
+            last.as_deref(),
+            Some(key),
+            "entities are looked at in order"
+        );
+    }
+
+    /// Whether it is time to note how far the changelog goes.
+    pub fn confirmation_due(&self, now: Timestamp, interval: Duration) -> bool {
+        self.ready() && (now.since(self.confirmed_at) >= interval || now < self.confirmed_at)
+    }
+
+    /// Notes that everything below `offset` of the changelog is in the shard.
+    pub fn confirm(&mut self, offset: i64, now: Timestamp) {
+        self.confirmed = offset;
+        self.confirmed_at = now;
+    }
+
+    /// Writes a checkpoint when the last one is old enough.
+    pub fn checkpoint_when_due(
+        &mut self,
+        settings: &TaskSettings,
+        processor: &str,
+        number: i32,
+        now: Timestamp,
+    ) {
+        if self.checkpointed_at == Timestamp::default() {
+            self.checkpointed_at = now;
+        }
+        if now.since(self.checkpointed_at) >= settings.checkpoint_interval {
+            self.checkpoint(settings, processor, number, now);
+        }
+    }
+
+    /// Writes a checkpoint of the state as committed. Called between transactions only.
+    pub fn checkpoint(
+        &mut self,
+        settings: &TaskSettings,
+        processor: &str,
+        number: i32,
+        now: Timestamp,
+    ) {
+        let Some(folder) = settings.state_folder.as_deref().filter(|_| self.ready()) else {
+            return;
+        };
+        self.checkpointed_at = now;
+        if let Err(error) = checkpoint::write(
+            &checkpoint::path(folder, processor, number),
+            &self.shard,
+            self.confirmed,
+        ) {
+            tracing::warn!(processor, partition = number, %error, "checkpoint not written; a restart will read the changelog instead");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Every metric of the platform, named once.
+//!
+//! Names are `crossdock_` + noun + base unit; labels come from configuration or enums only, never
+//! from data.
+
+use crate::contract::event::Outcome;
+use prometheus::{
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+use std::time::Duration;
+
+/// The metrics of a process.
+pub struct Telemetry {
+    registry: Registry,
+    outcomes: IntCounterVec,
+    records: IntCounterVec,
+    faults: IntCounterVec,
+    commits: HistogramVec,
+    event_age: GaugeVec,
+    ready: IntGaugeVec,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Telemetry {
+    /// Metrics at zero.
+    ///
+    /// # Panics
+    /// Never: the names below are valid and distinct, as a test shows.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid name");
+            registry
+                .register(Box::new(metric.clone()))
+                .expect("a name of its own");
+            metric
+        };
+        let outcomes = counter(
+            "crossdock_outcomes_total",
+            "Records settled, by outcome",
+            &["reader", "outcome"],
+        );
+        let records = counter(
+            "crossdock_records_total",
+            "Records read and settled in committed transactions",
+            &["reader"],
+        );
+        let faults = counter(
+            "crossdock_faults_total",
+            "Faults of tasks, by code",
+            &["reader", "code"],
+        );
+        let buckets = vec![
+            0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
+        ];
+        let options = HistogramOpts::new(
+            "crossdock_transaction_seconds",
+            "Time from the first record of a transaction handled to its commit",
+        );
+        let commits =
+            HistogramVec::new(options.buckets(buckets), &["reader"]).expect("a valid name");
+        let event_age = GaugeVec::new(
+            Opts::new(
+                "crossdock_event_age_seconds",
+                "Age of the newest record settled, at its commit",
+            ),
+            &["reader"],
+        )
+        .expect("a valid name");
+        let ready = IntGaugeVec::new(
+            Opts::new(
+                "crossdock_task_ready",
+                "1 when the task works, 0 while it restores, waits or has failed",
+            ),
+            &["reader", "task"],
+        )
+        .expect("a valid name");
+        for metric in [
+            Box::new(commits.clone()) as Box<dyn prometheus::core::Collector>,
+            Box::new(event_age.clone()),
+            Box::new(ready.clone()),
+        ] {
+            registry.register(metric).expect("a name of its own");
+        }
+        Telemetry {
+            registry,
+            outcomes,
+            records,
+            faults,
+            commits,
+            event_age,
+            ready,
+        }
+    }
+
+    /// Makes every series of `reader` exist at zero, so that an alert on it works from the start.
+    pub fn declare(&self, reader: &str) {
+        for outcome in Outcome::ALL {
+            self.outcomes.with_label_values(&[reader, outcome.symbol()]);
+        }
+        for code in crate::pipeline::Code::ALL {
+            self.faults.with_label_values(&[reader, code.as_str()]);
+        }
+        self.records.with_label_values(&[reader]);
+    }
+
+    /// Counts settled records.
+    pub fn outcomes(&self, reader: &str, outcome: Outcome, count: u64) {
+        self.outcomes
+            .with_label_values(&[reader, outcome.symbol()])
+            .inc_by(count);
+    }
+
+    /// Counts a committed transaction: its records, the time it took, the age of its newest record.
+    pub fn committed(&self, reader: &str, records: usize, took: Duration, age: Duration) {
+        self.records
+            .with_label_values(&[reader])
+            .inc_by(records as u64);
+        self.commits
+            .with_label_values(&[reader])
+            .observe(took.as_secs_f64());
+        if records > 0 {
+            self.event_age
+                .with_label_values(&[reader])
+                .set(age.as_secs_f64());
+        }
+    }
+
+    /// Counts a fault of a task.
+    pub fn fault(&self, reader: &str, code: crate::pipeline::Code) {
+        self.faults
+            .with_label_values(&[reader, code.as_str()])
+            .inc();
+    }
+
+    /// Says whether a task works.
+    pub fn ready(&self, reader: &str, task: &str, ready: bool) {
+        self.ready
+            .with_label_values(&[reader, task])
+            .set(i64::from(ready));
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub fn render(&self) -> String {
+        let mut out = Vec::new();
+        // Writing to memory cannot fail, and the text encoder writes UTF-8.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
+        String::from_utf8(out).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_and_code_exists_at_zero() {
+        let telemetry = Telemetry::new();
+        telemetry.declare("stock-ledger");
+        let text = telemetry.render();
+        assert!(
+            text.contains(
+                "crossdock_outcomes_total{outcome=\"DEAD_LETTERED\",reader=\"stock-ledger\"} 0"
+            ),
+            "{text}"
+        );
+        assert!(text.contains("code=\"WRONG_KEY\""));
+    }
+}
