@@ -4,6 +4,7 @@
 //! Schemas are the source: [`event`] and [`topic`] are written by the build, never by hand.
 
 mod catalogue;
+pub mod compatibility;
 pub mod wire;
 
 pub use catalogue::{
