@@ -11,7 +11,7 @@ mod resolve;
 pub use headers::{child_traceparent, cloud_events};
 
 use crate::contract::Catalogue;
-use crate::contract::event::{DecodeError, DecodeErrorKind, Event};
+use crate::contract::event::{Contract, DecodeError, DecodeErrorKind, Event, SinkReceipt};
 use crate::pipeline::{Code, Fault, Record, Stage};
 use hashbrown::HashMap;
 use resolve::Resolver;
@@ -190,6 +190,20 @@ impl Codec {
                 format!("{} bytes are left behind the {}", body.len(), plan.contract),
             ))
         }
+    }
+
+    /// Reads a sink's own receipt from its framed value; `None` when it is not one.
+    pub fn decode_receipt(&self, value: &[u8]) -> Option<SinkReceipt> {
+        let (frame, mut body) = value.split_at_checked(FRAME_BYTES)?;
+        let plan = self
+            .plan(u32::from_be_bytes([frame[1], frame[2], frame[3], frame[4]]))
+            .ok()?;
+        let resolved;
+        if let Some(resolver) = &plan.resolver {
+            resolved = resolver.resolve(&mut body).ok()?;
+            body = &resolved;
+        }
+        SinkReceipt::decode(&mut body).ok()
     }
 
     /// Appends the framed value of `event` for `topic`.

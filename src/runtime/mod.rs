@@ -1,16 +1,30 @@
-//! runtime
+//! Drives sources, processors and sinks.
+//!
+//! A task never owns its time or schedule: [`ProcessorTask::step`], [`SourceTask::step`] and
+//! [`SinkTask::step`] do one bounded piece of work and say what they did. Production gives each
+//! task a thread ([`service`]); a simulator calls steps in the order it likes. Time comes from the
+//! [`Clock`](crate::pipeline::Clock) given to the task.
+//!
+//! What is absent: no thread, system clock, random number or randomly seeded hasher is named in
+//! this folder outside of [`service`].
+
 mod accounts;
 mod backoff;
 mod batch;
 mod outbox;
 mod partition;
 mod processor_task;
+mod queue;
 mod settings;
+mod sink_task;
+mod source_task;
 mod tables;
 use crate::domain::Timestamp;
 pub use backoff::Backoff;
 pub use processor_task::ProcessorTask;
 pub use settings::{TaskSettings, group_id};
+pub use sink_task::SinkTask;
+pub use source_task::SourceTask;
 
 /// What a step of a task did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -172,6 +172,23 @@ impl Outbox {
         self.send_to(producer, topic, None, key, event, trace, now)
     }
 
+    /// As [`Outbox::send`], with the time of recording stamped where it is missing.
+    pub fn send_stamped(
+        &mut self,
+        producer: &mut dyn Producer,
+        topic: &str,
+        key: &str,
+        event: &Event,
+        now: Timestamp,
+    ) -> Result<(), Failed> {
+        if event.meta().recorded_at != Timestamp::default() {
+            return self.send(producer, topic, key, event, None, now);
+        }
+        let mut stamped = event.clone();
+        stamp(&mut stamped, now);
+        self.send(producer, topic, key, &stamped, None, now)
+    }
+
     /// As [`Outbox::send`], to a given partition.
     #[allow(
         clippy::too_many_arguments,

@@ -98,12 +98,7 @@ impl Partition {
     }
 
     /// Takes in a bounded part of the changelog. Returns whether the state is whole now.
-    pub fn restore_step(
-        &mut self,
-        processor: &dyn Processor,
-        wait: Duration,
-        scratch: &mut Vec<Record>,
-    ) -> Result<bool, LogError> {
+    pub fn take_in(&mut self, wait: Duration, scratch: &mut Vec<Record>) -> Result<bool, LogError> {
         let Some(restore) = &mut self.restore else {
             return Ok(true);
         };
@@ -119,17 +114,25 @@ impl Partition {
         if !restore.reader.caught_up() {
             return Ok(false);
         }
-        tracing::info!(
-            partition = %restore.changelog,
-            keys = self.shard.len(),
-            reused = restore.reused,
-            "state restored"
-        );
+        tracing::debug!(partition = %restore.changelog, keys = self.shard.len(), reused = restore.reused, "state restored");
         self.confirmed = restore
             .reader
             .position(&restore.changelog)
             .unwrap_or(restore.first);
         self.restore = None;
+        Ok(true)
+    }
+
+    /// As [`Partition::take_in`], and sets the timers that the state tells of once it is whole.
+    pub fn restore_step(
+        &mut self,
+        processor: &dyn Processor,
+        wait: Duration,
+        scratch: &mut Vec<Record>,
+    ) -> Result<bool, LogError> {
+        if !self.take_in(wait, scratch)? {
+            return Ok(false);
+        }
         let timers: Vec<_> = self
             .shard
             .iter()

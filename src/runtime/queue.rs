@@ -1,0 +1,178 @@
+//! What waits in a sink: one line for each key, the most urgent first.
+
+use crate::contract::event::Text;
+use crate::domain::Timestamp;
+use crate::log::TopicPartition;
+use crate::pipeline::Inbound;
+use rustc_hash::FxBuildHasher;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+/// A record that waits to be written.
+#[derive(Clone)]
+pub(super) struct Waiting {
+    pub partition: TopicPartition,
+    /// Which ownership of the partition it was read under.
+    pub epoch: u64,
+    pub inbound: Inbound,
+    /// Tries so far.
+    pub attempt: u32,
+}
+
+/// Keys with their lines.
+pub(super) struct Queue {
+    /// A newer record holds the whole state: it replaces one that waits.
+    whole_state: bool,
+    lines: HashMap<Text, Line, FxBuildHasher>,
+    /// Keys that may go now, by urgency and then age.
+    ready: BTreeMap<(u8, u64), Text>,
+    /// Keys that wait for a time.
+    delayed: BTreeMap<(Timestamp, u64), Text>,
+    ticket: u64,
+}
+
+#[derive(Default)]
+struct Line {
+    waiting: VecDeque<(Waiting, u8)>,
+    /// A call for the key is under way, or the key waits for a time.
+    busy: bool,
+    place: Option<(u8, u64)>,
+    until: Option<(Timestamp, u64)>,
+}
+
+impl Queue {
+    pub fn new(whole_state: bool) -> Self {
+        Queue {
+            whole_state,
+            lines: HashMap::default(),
+            ready: BTreeMap::new(),
+            delayed: BTreeMap::new(),
+            ticket: 0,
+        }
+    }
+
+    /// A number that no record in the queue carries as its epoch.
+    pub fn next_epoch(&mut self) -> u64 {
+        self.ticket += 1;
+        self.ticket
+    }
+
+    /// Puts a record at the end of its key's line. Returns the one that it replaces, if any.
+    pub fn push(&mut self, key: Text, waiting: Waiting, urgency: u8) -> Option<Waiting> {
+        let whole_state = self.whole_state;
+        let line = self.lines.entry(key.clone()).or_default();
+        let mut replaced = None;
+        if whole_state && let Some((older, _)) = line.waiting.pop_back() {
+            // A delayed key keeps its wait: the target was unwell for the key, not for the record.
+            line.waiting.push_back((
+                Waiting {
+                    attempt: older.attempt,
+                    ..waiting
+                },
+                urgency,
+            ));
+            replaced = Some(older);
+        } else {
+            line.waiting.push_back((waiting, urgency));
+        }
+        self.place(&key);
+        replaced
+    }
+
+    /// Takes the most urgent key's next record; the key is busy until [`Queue::done`] or
+    /// [`Queue::delay`].
+    pub fn pop(&mut self) -> Option<(Text, Waiting)> {
+        let (_, key) = self.ready.pop_first()?;
+        let line = self.lines.get_mut(&key)?;
+        line.place = None;
+        let (waiting, _) = line.waiting.pop_front()?;
+        line.busy = true;
+        Some((key, waiting))
+    }
+
+    /// The call for `key` is over. Returns whether a newer whole state waits.
+    pub fn done(&mut self, key: &Text, epoch: u64) -> bool {
+        let whole_state = self.whole_state;
+        let Some(line) = self.lines.get_mut(key) else {
+            return false;
+        };
+        line.busy = false;
+        let newer = whole_state && line.waiting.back().is_some_and(|(w, _)| w.epoch == epoch);
+        if line.waiting.is_empty() {
+            self.lines.remove(key);
+        } else {
+            self.place(key);
+        }
+        newer
+    }
+
+    /// Puts a record back at the head of its line, not to be taken before `until`.
+    pub fn delay(&mut self, key: Text, waiting: Waiting, until: Timestamp, urgency: u8) {
+        self.ticket += 1;
+        let ticket = self.ticket;
+        let line = self.lines.entry(key.clone()).or_default();
+        if let Some(place) = line.place.take() {
+            self.ready.remove(&place);
+        }
+        line.waiting.push_front((waiting, urgency));
+        line.busy = true;
+        line.until = Some((until, ticket));
+        self.delayed.insert((until, ticket), key);
+    }
+
+    /// Lets go the keys whose time has come.
+    pub fn wake(&mut self, now: Timestamp) {
+        while let Some(entry) = self.delayed.first_entry().filter(|e| e.key().0 <= now) {
+            let key = entry.remove();
+            if let Some(line) = self.lines.get_mut(&key) {
+                line.busy = false;
+                line.until = None;
+            }
+            self.place(&key);
+        }
+    }
+
+    /// When the next delayed key may go.
+    pub fn next_wake(&self) -> Option<Timestamp> {
+        self.delayed.keys().next().map(|(at, _)| *at)
+    }
+
+    /// Drops what was read under an ownership that has ended.
+    pub fn forget(&mut self, epoch: u64) {
+        let gone: Vec<Text> = self
+            .lines
+            .iter_mut()
+            .filter_map(|(key, line)| {
+                line.waiting.retain(|(w, _)| w.epoch != epoch);
+                line.waiting.is_empty().then(|| key.clone())
+            })
+            .collect();
+        for key in gone {
+            if let Some(line) = self.lines.remove(&key) {
+                line.place.map(|p| self.ready.remove(&p));
+                line.until.map(|u| self.delayed.remove(&u));
+            }
+        }
+    }
+
+    fn place(&mut self, key: &Text) {
+        let Some(line) = self.lines.get_mut(key) else {
+            return;
+        };
+        if line.busy {
+            return;
+        }
+        let Some(urgency) = line.waiting.front().map(|(_, urgency)| *urgency) else {
+            return;
+        };
+        match line.place {
+            Some((placed, _)) if placed == urgency => return,
+            Some(place) => {
+                self.ready.remove(&place);
+            }
+            None => {}
+        }
+        self.ticket += 1;
+        line.place = Some((urgency, self.ticket));
+        self.ready.insert((urgency, self.ticket), key.clone());
+    }
+}
