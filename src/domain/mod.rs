@@ -2,6 +2,8 @@
 //!
 //! Start with [`stock`] for the merge rules of a position; the other modules are the words they use.
 
+pub mod stock;
+
 mod decimal;
 mod identity;
 mod time;
