@@ -152,13 +152,14 @@ impl ProcessorTask {
     /// happen again; somebody must mend something.
     pub fn step(&mut self, wait: Duration) -> Result<Progress, Fault> {
         self.follow_tables()?;
-        let restoring = self.restore()?;
+        self.restore()?;
         let timer = self
             .partitions
             .values()
             .filter_map(Partition::next_timer)
             .min();
-        let pending = restoring.is_some() || self.partitions.values().any(Partition::has_revisits);
+        let pending = self.restore_progress().is_some()
+            || self.partitions.values().any(Partition::has_revisits);
         let wait = match timer {
             _ if pending => Duration::ZERO,
             Some(due) => wait.min(due.since(self.clock.now())),
@@ -174,18 +175,33 @@ impl ProcessorTask {
             }
         };
         self.checkpoint_when_due(now);
-        Ok(match (done, restoring) {
-            (0, Some((read, total))) => Progress::Restoring { read, total },
-            (0, None) if self.partitions.is_empty() => Progress::Unassigned,
-            (0, None) => Progress::Idle {
-                until: self
-                    .partitions
-                    .values()
-                    .filter_map(Partition::next_timer)
-                    .min(),
-            },
-            (done, _) => Progress::Worked(done),
-        })
+        if done > 0 {
+            return Ok(Progress::Worked(done));
+        }
+        if let Some((read, total)) = self.restore_progress() {
+            return Ok(Progress::Restoring { read, total });
+        }
+        if self.partitions.is_empty() {
+            return Ok(Progress::Unassigned);
+        }
+        let until = self
+            .partitions
+            .values()
+            .filter_map(Partition::next_timer)
+            .min();
+        Ok(Progress::Idle { until })
+    }
+
+    /// Changelog records read and to be read, while any partition is not ready.
+    fn restore_progress(&self) -> Option<(u64, u64)> {
+        if !self.tables.caught_up() {
+            return Some((0, 1));
+        }
+        let restoring = self
+            .partitions
+            .values()
+            .filter_map(Partition::restore_progress);
+        restoring.reduce(|(read, total), (r, t)| (read + r, total + t))
     }
 
     /// Writes checkpoints and lets go of the group and the producers. A static member's partitions
@@ -224,37 +240,28 @@ impl ProcessorTask {
         Ok(())
     }
 
-    /// Takes in a part of the changelogs. Returns progress while any partition is not ready.
-    fn restore(&mut self) -> Result<Option<(u64, u64)>, Fault> {
+    /// Takes in a part of the changelogs. Partitions whose state is whole begin to be read.
+    fn restore(&mut self) -> Result<(), Fault> {
         if !self.tables.caught_up() {
-            return Ok(Some((0, 1)));
+            return Ok(());
         }
         let mut ready = Vec::new();
-        let mut progress = None;
-        for (number, partition) in &mut self.partitions {
-            if let Some((read, total)) = partition.restore_progress() {
-                let (r, t) = progress.unwrap_or((0, 0));
-                progress = Some((r + read, t + total));
-                let whole = partition.restore_step(
-                    self.processor.as_ref(),
-                    Duration::from_millis(5),
-                    &mut self.scratch,
-                )?;
-                if whole {
-                    ready.push(*number);
-                }
+        for (number, partition) in self.partitions.iter_mut().filter(|(_, p)| !p.ready()) {
+            let wait = Duration::from_millis(5);
+            if partition.restore_step(self.processor.as_ref(), wait, &mut self.scratch)? {
+                ready.push(*number);
             }
         }
-        for number in ready {
-            let partitions: Vec<_> = self
-                .owned
-                .iter()
-                .filter(|p| p.partition == number)
-                .cloned()
-                .collect();
-            self.consumer.resume(&partitions)?;
+        if ready.is_empty() {
+            return Ok(());
         }
-        Ok(progress)
+        let partitions: Vec<_> = self
+            .owned
+            .iter()
+            .filter(|p| ready.contains(&p.partition))
+            .cloned()
+            .collect();
+        Ok(self.consumer.resume(&partitions)?)
     }
 
     /// Reads the records of one transaction.

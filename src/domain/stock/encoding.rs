@@ -189,7 +189,7 @@ stored_struct!(Allocation: hard, share_percent, buffer);
 stored_struct!(Policy: version, safety, allocations, oversell, backorder_limit);
 stored_struct!(Level: totals, reserved, backordered, safety, ats, overcommitted);
 stored_struct!(Claim: id, order, line, channel, mode, status, requested, held, consumed, backordered, expires_at, confirmed, version, sequence, ats_before, early_confirm);
-stored_struct!(Ledger: authority, policy, level_version, sequence, emitted, offered, as_of, totals, base, folded_through, newest, inline, segments, next_segment, waiting, active, backordered, backorders, expiring, overcommitted_raised);
+stored_struct!(Ledger: authority, policy, level_version, offer_version, sequence, emitted, offered, as_of, totals, base, folded_through, newest, inline, segments, next_segment, waiting, active, backordered, backorders, expiring, overcommitted_raised);
 stored_struct!(Offer: version, ats, buffer, backorderable, active);
 stored_struct!(Network: offers, version, published, published_at, due);
 

@@ -157,6 +157,8 @@ pub struct Ledger {
     pub policy: Policy,
     /// Version of the level last emitted.
     pub level_version: i64,
+    /// Version of the offers last emitted.
+    pub offer_version: i64,
     /// Number of the last decision.
     pub sequence: i64,
     /// What was last emitted of the level.

@@ -1,0 +1,4 @@
+//! Tests at the seams, without a broker: the runtime, the processors and the embedded log together.
+
+mod stock;
+mod world;

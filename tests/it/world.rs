@@ -1,0 +1,206 @@
+//! A deployment on the embedded log whose time and schedule belong to the test.
+
+use crossdock::codec::{Codec, SchemaError, SchemaSource};
+use crossdock::contract::event::{Event, EventMeta, Origin, PositionKind};
+use crossdock::contract::{Catalogue, Tier};
+use crossdock::domain::{Timestamp, event_id};
+use crossdock::log::embedded::{EmbeddedLog, Options};
+use crossdock::log::{
+    Admin, Isolation, Log, Offset, Outgoing, ProducerSpec, TopicPartition, TopicSpec,
+};
+use crossdock::pipeline::{Clock, Headers, Record};
+use crossdock::processors;
+use crossdock::runtime::{ProcessorTask, Progress, TaskSettings};
+use crossdock::telemetry::Telemetry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+/// A clock that moves when the test says so.
+pub struct TestClock(pub AtomicI64);
+
+#[async_trait::async_trait]
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.0.load(Ordering::SeqCst))
+    }
+    async fn sleep(&self, wait: Duration) {
+        self.0.fetch_add(wait.as_micros() as i64, Ordering::SeqCst);
+    }
+}
+
+/// Knows every compiled contract under its place in the list.
+pub struct Compiled;
+
+impl SchemaSource for Compiled {
+    fn schema(&self, id: u32) -> Result<String, SchemaError> {
+        let known = Event::CONTRACTS.get(id as usize);
+        known
+            .map(|(_, schema)| (*schema).to_owned())
+            .ok_or(SchemaError::NotFound)
+    }
+    fn id(&self, _subject: &str, schema: &str) -> Result<u32, SchemaError> {
+        let found = Event::CONTRACTS.iter().position(|(_, s)| *s == schema);
+        found.map(|i| i as u32).ok_or(SchemaError::NotFound)
+    }
+}
+
+pub struct World {
+    pub log: EmbeddedLog,
+    pub clock: Arc<TestClock>,
+    pub codec: Arc<Codec>,
+    pub telemetry: Arc<Telemetry>,
+}
+
+impl World {
+    pub fn new() -> World {
+        let clock = Arc::new(TestClock(AtomicI64::new(1_700_000_000_000_000)));
+        let time = clock.clone();
+        let now = Arc::new(move || Duration::from_micros(time.0.load(Ordering::SeqCst) as u64));
+        let log = EmbeddedLog::new(Options {
+            now,
+            ..Options::system()
+        });
+        let catalogue = Catalogue::compiled();
+        let processors: Vec<(&str, &str)> = processors::ALL
+            .iter()
+            .map(|p| (p.descriptor.name, p.descriptor.inputs[0]))
+            .collect();
+        for topic in catalogue.physical(Tier::S, &processors, &[]) {
+            let spec = TopicSpec {
+                name: topic.name,
+                partitions: topic.partitions,
+                replication: 1,
+                settings: topic.settings,
+            };
+            log.create(&spec).expect("a new topic");
+        }
+        let codec = Arc::new(Codec::new(Arc::new(Compiled), catalogue));
+        World {
+            log,
+            clock,
+            codec,
+            telemetry: Arc::new(Telemetry::new()),
+        }
+    }
+
+    pub fn advance(&self, by: Duration) {
+        self.clock
+            .0
+            .fetch_add(by.as_micros() as i64, Ordering::SeqCst);
+    }
+
+    pub fn task(&self, processor: &str, slot: &str) -> ProcessorTask {
+        let made = (processors::find(processor).expect("a processor").make)();
+        let mut settings = TaskSettings::new(slot, 0);
+        settings.static_membership = false;
+        let log: Arc<dyn Log> = Arc::new(self.log.clone());
+        ProcessorTask::new(
+            made,
+            log,
+            self.clock.clone(),
+            self.codec.clone(),
+            Catalogue::compiled(),
+            self.telemetry.clone(),
+            settings,
+        )
+        .expect("a task")
+    }
+
+    /// Steps the tasks in turn until none has had anything to do for a few rounds: while a group
+    /// forms, a round may pass in which every member only waits for the others.
+    pub fn settle(&self, tasks: &mut [&mut ProcessorTask]) {
+        let mut quiet = 0;
+        for _ in 0..100_000 {
+            let mut busy = false;
+            for task in tasks.iter_mut() {
+                match task.step(Duration::ZERO) {
+                    Ok(Progress::Idle { until: None }) => {}
+                    Ok(Progress::Unassigned) => {}
+                    Ok(Progress::Idle { until: Some(_) }) => {
+                        self.advance(Duration::from_millis(10));
+                        busy = true;
+                    }
+                    Ok(_) => busy = true,
+                    Err(fault) => panic!("{}: {fault}", task.name()),
+                }
+            }
+            quiet = if busy { 0 } else { quiet + 1 };
+            if quiet == 3 {
+                return;
+            }
+        }
+        panic!("the tasks never came to rest");
+    }
+
+    pub fn send(&self, topic: &str, key: &str, event: impl Into<Event>) {
+        let mut value = Vec::new();
+        self.codec
+            .encode(topic, &event.into(), &mut value)
+            .expect("encoded");
+        self.send_raw(topic, Some(key.as_bytes()), Some(&value));
+    }
+
+    pub fn send_raw(&self, topic: &str, key: Option<&[u8]>, value: Option<&[u8]>) {
+        let mut producer = self
+            .log
+            .producer(&ProducerSpec::default())
+            .expect("a producer");
+        let headers = Headers::default();
+        let timestamp_ms = self.clock.now().as_millis();
+        producer
+            .send(Outgoing {
+                topic,
+                partition: None,
+                key,
+                value,
+                headers: &headers,
+                timestamp_ms,
+            })
+            .expect("sent");
+    }
+
+    /// Every committed record of a topic.
+    pub fn records(&self, topic: &str) -> Vec<Record> {
+        let topics = self.log.topics().expect("topics");
+        let found = topics.iter().find(|t| t.name == topic).expect("the topic");
+        let from: Vec<_> = (0..found.partitions)
+            .map(|p| (TopicPartition::new(topic, p), Offset::Beginning))
+            .collect();
+        let mut reader = self
+            .log
+            .reader(&from, Isolation::ReadCommitted)
+            .expect("a reader");
+        let mut records = Vec::new();
+        while !reader.caught_up() {
+            reader
+                .poll(10_000, Duration::ZERO, &mut records)
+                .expect("read");
+        }
+        records
+    }
+
+    pub fn events(&self, topic: &str) -> Vec<Event> {
+        self.records(topic)
+            .iter()
+            .map(|r| self.codec.decode(r).expect("decoded"))
+            .collect()
+    }
+}
+
+/// The beginning of a fact of source `source` at `position`.
+pub fn meta(event_type: &str, source: &str, record: &str, position: i64) -> EventMeta {
+    EventMeta {
+        event_id: event_id(source, 0, record, "", event_type),
+        event_type: event_type.into(),
+        source: source.into(),
+        source_position: position,
+        position_kind: PositionKind::Sequence,
+        occurred_at: Timestamp(1_700_000_000_000_000 + position * 1_000_000),
+        recorded_at: Timestamp(1_700_000_000_000_000 + position * 1_000_000),
+        tenant_id: "default".into(),
+        correlation_id: record.into(),
+        origin: Origin::Source,
+        ..EventMeta::default()
+    }
+}
