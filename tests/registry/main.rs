@@ -1,0 +1,7 @@
+//! The schema registry: one suite for the embedded registry and for a real one, and what only the
+//! embedded one promises.
+
+mod api;
+mod client;
+mod embedded;
+mod support;
