@@ -19,3 +19,4 @@ pub mod registry;
 pub mod runtime;
 pub mod state;
 pub mod telemetry;
+pub mod topics;

@@ -296,6 +296,22 @@ impl Catalogue {
         all.extend(kinds_of(&["dead_letter", "park", "receipt"], sinks));
         all
     }
+
+    /// The topics that sources have of their own, each given with one topic it writes: dead
+    /// letters for what cannot become an event.
+    pub fn physical_of_sources(&self, tier: Tier, sources: &[(&str, &str)]) -> Vec<PhysicalTopic> {
+        let of_source = |(source, output): &(&str, &str)| {
+            let p = self.per_reader.get("dead_letter")?;
+            let size = self.defaults.max_message_bytes * p.size_factor;
+            Some(PhysicalTopic {
+                name: self.dead_letter_topic(source),
+                partitions: self.partitions(output, tier).unwrap_or(1),
+                contract: p.contract.clone(),
+                settings: settings(&p.cleanup, p.retention, size.to_string()),
+            })
+        };
+        sources.iter().filter_map(of_source).collect()
+    }
 }
 
 /// Whether `name` is `template` with some reader in it.

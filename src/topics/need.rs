@@ -1,0 +1,130 @@
+//! What a process needs of the log before it starts, and what to do where that is missing.
+
+use crate::contract::Catalogue;
+use crate::log::{Log, LogError, TopicSpec};
+use crate::pipeline::ProcessorDescriptor;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A topic that must exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// Topic name.
+    pub topic: String,
+    /// It must have as many partitions as this topic, because equal keys must meet in equal
+    /// partition numbers.
+    pub partitions_of: Option<String>,
+}
+
+impl Need {
+    /// The topic, with any number of partitions.
+    pub fn of(topic: impl Into<String>) -> Self {
+        Need {
+            topic: topic.into(),
+            partitions_of: None,
+        }
+    }
+    /// The topic, with as many partitions as `other`.
+    pub fn like(topic: impl Into<String>, other: impl Into<String>) -> Self {
+        Need {
+            topic: topic.into(),
+            partitions_of: Some(other.into()),
+        }
+    }
+}
+
+/// What a processor needs: its inputs, state and dead letters with equal partition counts, its
+/// tables and outputs, and where its outcomes are counted.
+pub fn needs_of(processor: &ProcessorDescriptor, catalogue: &Catalogue) -> Vec<Need> {
+    let mut needs = vec![Need::of(crate::contract::topic::OPS_DISPOSITION)];
+    if let Some((first, others)) = processor.inputs.split_first() {
+        needs.push(Need::of(*first));
+        needs.extend(others.iter().map(|topic| Need::like(*topic, *first)));
+        for topic in [
+            catalogue.state_topic(processor.name),
+            catalogue.dead_letter_topic(processor.name),
+        ] {
+            needs.push(Need::like(topic, *first));
+        }
+    }
+    needs.extend(processor.tables.iter().copied().map(Need::of));
+    needs.extend(processor.outputs.iter().copied().map(Need::of));
+    needs
+}
+
+/// Every need that a log does not meet. Its `Display` names each, and the command that mends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Topics that do not exist, sorted.
+    pub topics: Vec<String>,
+    /// Topic, its partitions, the topic it must agree with, that one's partitions.
+    pub unequal: Vec<(String, i32, String, i32)>,
+    /// The command that creates what is missing.
+    pub command: String,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = Vec::new();
+        if !self.topics.is_empty() {
+            lines.push(format!(
+                "the log lacks {}; create what is missing with `{}`",
+                self.topics.join(", "),
+                self.command
+            ));
+        }
+        for (topic, partitions, other, others) in &self.unequal {
+            lines.push(format!(
+                "{topic} has {partitions} partitions and {other} has {others}, but equal keys of both must meet in equal partitions; `{}` tells what the catalogue wants",
+                self.command.replace(" apply", " plan")
+            ));
+        }
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// Checks that a log meets these needs. `Ok(Err(…))` tells everything that is missing at once.
+///
+/// # Errors
+/// When the log does not answer.
+pub fn verify(log: &dyn Log, needs: &[Need]) -> Result<Result<(), Missing>, LogError> {
+    let existing: BTreeMap<String, TopicSpec> = log
+        .admin()
+        .topics()?
+        .into_iter()
+        .map(|t| (t.name.clone(), t))
+        .collect();
+    let mut topics = Vec::new();
+    let mut unequal = Vec::new();
+    for need in needs {
+        let Some(found) = existing.get(&need.topic) else {
+            topics.push(need.topic.clone());
+            continue;
+        };
+        // Where the other topic is missing, that is told by the need for it.
+        let other = need.partitions_of.as_ref().and_then(|o| existing.get(o));
+        if let Some(other) = other.filter(|o| o.partitions != found.partitions) {
+            unequal.push((
+                found.name.clone(),
+                found.partitions,
+                other.name.clone(),
+                other.partitions,
+            ));
+        }
+    }
+    if topics.is_empty() && unequal.is_empty() {
+        return Ok(Ok(()));
+    }
+    topics.sort_unstable();
+    topics.dedup();
+    Ok(Err(Missing {
+        topics,
+        unequal,
+        command: match log.address() {
+            "embedded" => "crossdock topics apply".to_owned(),
+            address => format!("crossdock topics apply --bootstrap {address}"),
+        },
+    }))
+}
