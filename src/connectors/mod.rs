@@ -1,1 +1,20 @@
-//! connectors
+//! Connectors: one folder for each system, and the list by which they are named.
+//!
+//! In a folder `client.rs` talks, `map.rs` translates, `source.rs` and `sink.rs` adapt, `fake.rs` is
+//! the stand-in. A new connector is its folder and one line in [`ALL`].
+
+mod availability;
+pub mod fake;
+mod http;
+mod medusa;
+mod vendure;
+
+use crate::pipeline::ConnectorDescriptor;
+
+/// Every kind of connector.
+pub const ALL: &[&ConnectorDescriptor] = &[&medusa::DESCRIPTOR, &vendure::DESCRIPTOR];
+
+/// The kind with this name.
+pub fn find(kind: &str) -> Option<&'static ConnectorDescriptor> {
+    ALL.iter().copied().find(|d| d.kind == kind)
+}

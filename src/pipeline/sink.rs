@@ -92,8 +92,13 @@ pub trait Sink: Send + Sync {
     ///
     /// Cancelling may leave calls done whose answer nobody saw.
     async fn write(&self, batch: &[Delivery]) -> Vec<Result<Ack, Fault>>;
+    /// Whether a record is this sink's business at all. One that is not is settled without a call:
+    /// its effect here is none.
+    fn wants(&self, _inbound: &Inbound) -> bool {
+        true
+    }
     /// How urgent a delivery is among those waiting; smaller goes first. Stock-outs, for example.
-    fn urgency(&self, _delivery: &Inbound) -> u8 {
+    fn urgency(&self, _inbound: &Inbound) -> u8 {
         1
     }
 }

@@ -327,8 +327,12 @@ impl SinkTask {
         };
         match self.codec.decode(&record) {
             Ok(event) => {
-                lane.open.insert(offset);
                 let inbound = Inbound { record, event };
+                if !self.sink.wants(&inbound) {
+                    lane.settled.insert(offset, (Outcome::Applied, None));
+                    return Ok(());
+                }
+                lane.open.insert(offset);
                 let urgency = self.sink.urgency(&inbound);
                 let waiting = Waiting {
                     partition: partition.clone(),

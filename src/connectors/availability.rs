@@ -1,0 +1,136 @@
+//! What the storefront sinks share: which availability to send, and which not.
+
+use crate::contract::event::{AvailabilityChanged, Event, SinkOutcome};
+use crate::domain::Decimal;
+use crate::pipeline::{Ack, Code, Delivery, Fault, Inbound, Stage};
+
+/// A quantity to publish.
+pub struct Publish {
+    /// Place of the delivery in the batch.
+    pub index: usize,
+    /// SKU.
+    pub sku: String,
+    /// Units, whole and not less than 0.
+    pub quantity: i64,
+    /// Version of the availability.
+    pub version: i64,
+}
+
+/// Whether a record is of the channel that the storefront shows.
+pub fn is_of_channel(inbound: &Inbound, channel: &str) -> bool {
+    matches!(&inbound.event, Event::AvailabilityChanged(e) if *e.channel_id == *channel)
+}
+
+/// Stock-outs go first, then what comes back, then the rest.
+pub fn urgency(inbound: &Inbound) -> u8 {
+    match &inbound.event {
+        Event::AvailabilityChanged(e) if e.ats.is_zero() => 0,
+        Event::AvailabilityChanged(e) if e.previous_ats.is_none_or(Decimal::is_zero) => 1,
+        _ => 2,
+    }
+}
+
+/// Splits a batch into what must be sent and what is settled without a call: a version that was
+/// sent before or is older, a quantity that the storefront has already.
+pub fn plan(batch: &[Delivery]) -> (Vec<Option<Result<Ack, Fault>>>, Vec<Publish>) {
+    let mut results = Vec::with_capacity(batch.len());
+    let mut publish = Vec::new();
+    for (index, delivery) in batch.iter().enumerate() {
+        let Event::AvailabilityChanged(event) = &delivery.inbound.event else {
+            let message = format!(
+                "a storefront takes availability, not {}",
+                delivery.inbound.event.contract()
+            );
+            results.push(Some(Err(Fault::reject(
+                Stage::Write,
+                Code::WrongContract,
+                message,
+            ))));
+            continue;
+        };
+        let quantity = event.ats.or_zero().floor_to(Decimal::ONE).units() / Decimal::ONE.units();
+        let sent = delivery.sent.as_ref();
+        if sent.is_some_and(|s| s.version >= event.ats_version) {
+            results.push(Some(Ok(ack(
+                event,
+                quantity,
+                SinkOutcome::StaleSkipped,
+                sent.and_then(|s| s.external_id.clone()),
+            ))));
+        } else if sent.is_some_and(|s| s.digest.as_deref() == Some(&*quantity.to_string())) {
+            results.push(Some(Ok(ack(
+                event,
+                quantity,
+                SinkOutcome::DuplicateAcked,
+                sent.and_then(|s| s.external_id.clone()),
+            ))));
+        } else {
+            results.push(None);
+            publish.push(Publish {
+                index,
+                sku: event.sku.to_string(),
+                quantity,
+                version: event.ats_version,
+            });
+        }
+    }
+    (results, publish)
+}
+
+fn ack(
+    event: &AvailabilityChanged,
+    quantity: i64,
+    outcome: SinkOutcome,
+    external_id: Option<String>,
+) -> Ack {
+    Ack {
+        outcome,
+        version: event.ats_version,
+        external_id,
+        digest: Some(quantity.to_string()),
+        status: None,
+    }
+}
+
+impl Publish {
+    /// The acknowledgement of a quantity that the storefront took.
+    pub fn acked(&self, external_id: &str, status: u16) -> Ack {
+        Ack {
+            outcome: SinkOutcome::Acked,
+            version: self.version,
+            external_id: Some(external_id.to_owned()),
+            digest: Some(self.quantity.to_string()),
+            status: Some(i32::from(status)),
+        }
+    }
+}
+
+/// The same fault for another record: verdict, code and words.
+pub fn repeated(fault: &Fault) -> Fault {
+    Fault {
+        verdict: fault.verdict,
+        stage: fault.stage,
+        code: fault.code,
+        message: fault.message.clone(),
+        source: None,
+    }
+}
+
+/// One result for each delivery: what is known of it, else how the call as a whole ended.
+pub fn complete(
+    results: Vec<Option<Result<Ack, Fault>>>,
+    outcome: Result<(), Fault>,
+) -> Vec<Result<Ack, Fault>> {
+    let unanswered = || match &outcome {
+        Err(fault) => Err(repeated(fault)),
+        Ok(()) => Err(Fault::retry(
+            Stage::Write,
+            Code::OutcomeUnknown,
+            "the storefront did not say what became of it",
+        )),
+    };
+    results
+        .into_iter()
+        .map(|r| r.unwrap_or_else(unanswered))
+        .collect()
+}

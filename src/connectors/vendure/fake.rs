@@ -1,0 +1,216 @@
+//! A stand-in for Vendure's admin API: login, stock locations, variants, stock.
+
+use crate::connectors::fake::{FakeAnswer, FakeApi, FakeRequest, FakeServer};
+use crate::pipeline::{Fake, FakeCall, FakeFault, FakeOptions};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io;
+
+const PASSWORD: &str = "stand-in";
+const TOKEN: &str = "stand-in-session";
+
+struct Api {
+    locations: Vec<String>,
+    /// By variant id: SKU, stock on hand by location id, allocated.
+    variants: BTreeMap<String, (String, BTreeMap<String, i64>, i64)>,
+}
+
+pub(super) struct VendureFake(FakeServer<Api>);
+
+pub(super) fn start(options: &FakeOptions) -> io::Result<Box<dyn Fake>> {
+    let variants = options
+        .skus
+        .iter()
+        .enumerate()
+        .map(|(i, sku)| ((i + 1).to_string(), (sku.clone(), BTreeMap::new(), 0)));
+    let locations = if options.locations.is_empty() {
+        vec!["Warehouse".to_owned()]
+    } else {
+        options.locations.clone()
+    };
+    let api = Api {
+        locations,
+        variants: variants.collect(),
+    };
+    Ok(Box::new(VendureFake(FakeServer::start(api)?)))
+}
+
+fn graphql_error(code: &str, message: &str) -> FakeAnswer {
+    FakeAnswer::new(
+        200,
+        json!({"errors": [{"message": message, "extensions": {"code": code}}], "data": null}),
+    )
+}
+
+impl FakeApi for Api {
+    fn changes(&self, request: &FakeRequest) -> bool {
+        request.body["query"]
+            .as_str()
+            .is_some_and(|q| q.contains("updateProductVariants("))
+    }
+
+    fn unauthorised(&self) -> FakeAnswer {
+        graphql_error(
+            "FORBIDDEN",
+            "You are not currently authorized to perform this action",
+        )
+    }
+
+    fn answer(&mut self, request: &FakeRequest) -> FakeAnswer {
+        if request.path != "/admin-api" {
+            return FakeAnswer::new(404, json!({"message": "not found"}));
+        }
+        let (query, variables) = (
+            request.body["query"].as_str().unwrap_or_default(),
+            &request.body["variables"],
+        );
+        if query.contains("login(") {
+            if variables["password"] != PASSWORD {
+                return FakeAnswer::new(
+                    200,
+                    json!({"data": {"login": {"__typename": "InvalidCredentialsError", "errorCode": "INVALID_CREDENTIALS_ERROR", "message": "The provided credentials are invalid"}}}),
+                );
+            }
+            let mut answer = FakeAnswer::new(
+                200,
+                json!({"data": {"login": {"__typename": "CurrentUser"}}}),
+            );
+            answer
+                .headers
+                .push(("vendure-auth-token", TOKEN.to_owned()));
+            return answer;
+        }
+        if request.headers.get("authorization").map(String::as_str)
+            != Some("Bearer stand-in-session")
+        {
+            return self.unauthorised();
+        }
+        if query.contains("stockLocations(") {
+            let found = self
+                .locations
+                .iter()
+                .enumerate()
+                .filter(|(_, name)| variables["name"] == **name);
+            let items: Vec<Value> = found
+                .map(|(i, name)| json!({"id": (i + 1).to_string(), "name": name}))
+                .collect();
+            return FakeAnswer::new(200, json!({"data": {"stockLocations": {"items": items}}}));
+        }
+        if query.contains("productVariants(") {
+            let wanted: Vec<&str> = variables["skus"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect();
+            let found = self
+                .variants
+                .iter()
+                .filter(|(_, (sku, _, _))| wanted.contains(&sku.as_str()));
+            let items: Vec<Value> = found.map(|(id, variant)| show(id, variant)).collect();
+            return FakeAnswer::new(200, json!({"data": {"productVariants": {"items": items}}}));
+        }
+        if query.contains("updateProductVariants(") {
+            return self.update(variables["input"].as_array().map_or(&[], Vec::as_slice));
+        }
+        FakeAnswer::new(
+            400,
+            json!({"errors": [{"message": "unknown query", "extensions": {"code": "GRAPHQL_VALIDATION_FAILED"}}]}),
+        )
+    }
+}
+
+impl Api {
+    /// One transaction: all items or none.
+    fn update(&mut self, input: &[Value]) -> FakeAnswer {
+        let mut changed = self.variants.clone();
+        for item in input {
+            let id = item["id"].as_str().unwrap_or_default();
+            let Some(variant) = changed.get_mut(id) else {
+                return graphql_error(
+                    "ENTITY_NOT_FOUND",
+                    &format!("No ProductVariant with the id \"{id}\" could be found"),
+                );
+            };
+            for level in item["stockLevels"].as_array().into_iter().flatten() {
+                let location = level["stockLocationId"].as_str().unwrap_or_default();
+                let known = location
+                    .parse::<usize>()
+                    .is_ok_and(|n| (1..=self.locations.len()).contains(&n));
+                if !known {
+                    return FakeAnswer::new(
+                        200,
+                        json!({"errors": [{"message": "SqliteError: FOREIGN KEY constraint failed"}], "data": null}),
+                    );
+                }
+                match level["stockOnHand"]
+                    .as_i64()
+                    .filter(|q| i32::try_from(*q).is_ok())
+                {
+                    Some(on_hand) => variant.1.insert(location.to_owned(), on_hand),
+                    None => {
+                        return graphql_error("BAD_USER_INPUT", "Int cannot represent the value");
+                    }
+                };
+            }
+        }
+        self.variants = changed;
+        let updated: Vec<Value> = input.iter().map(|i| json!({"id": i["id"]})).collect();
+        FakeAnswer::new(200, json!({"data": {"updateProductVariants": updated}}))
+    }
+}
+
+fn show(id: &str, (sku, on_hand, allocated): &(String, BTreeMap<String, i64>, i64)) -> Value {
+    let levels = on_hand.iter().map(|(location, q)| json!({"stockLocationId": location, "stockOnHand": q, "stockAllocated": allocated}));
+    json!({"id": id, "sku": sku, "stockLevels": levels.collect::<Vec<_>>()})
+}
+
+impl Fake for VendureFake {
+    fn url(&self) -> String {
+        self.0.url()
+    }
+    fn settings(&self) -> Value {
+        let location = self.0.api().locations[0].clone();
+        json!({"url": self.0.url(), "username": "superadmin", "password": self.0.secret_reference(PASSWORD), "channel": "web", "location": location, "timeout_ms": 2_000})
+    }
+    fn inject(&self, faults: Vec<FakeFault>) {
+        self.0.inject(faults);
+    }
+    fn set_down(&self, down: bool) {
+        self.0.set_down(down);
+    }
+    fn calls(&self) -> Vec<FakeCall> {
+        self.0.calls()
+    }
+    /// What customers can buy, by SKU.
+    fn books(&self) -> Value {
+        let api = self.0.api();
+        let shown = api
+            .variants
+            .values()
+            .filter(|(_, on_hand, _)| !on_hand.is_empty());
+        shown
+            .map(|(sku, on_hand, allocated)| {
+                (
+                    sku.clone(),
+                    json!(on_hand.values().sum::<i64>() - allocated),
+                )
+            })
+            .collect()
+    }
+    /// `{"allocate": SKU, "quantity": N}`: an open order of the shop holds N units.
+    fn act(&self, action: &Value) -> Result<Value, String> {
+        let sku = action["allocate"]
+            .as_str()
+            .ok_or("only \"allocate\" is known")?;
+        let quantity = action["quantity"].as_i64().ok_or("quantity is missing")?;
+        let mut api = self.0.api();
+        let variant = api
+            .variants
+            .values_mut()
+            .find(|(s, _, _)| s == sku)
+            .ok_or_else(|| format!("no SKU {sku}"))?;
+        variant.2 += quantity;
+        Ok(json!({"allocated": variant.2}))
+    }
+}
