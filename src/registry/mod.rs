@@ -9,7 +9,7 @@ mod client;
 mod embedded;
 mod level;
 mod normal;
-
+pub mod register;
 mod server;
 mod store;
 

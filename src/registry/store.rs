@@ -4,6 +4,7 @@
 //! Keys and values are JSON, with the names that Confluent's registry uses in `_schemas`.
 
 use super::normal::{self, Normal};
+use super::register::{cannot_read_new, cannot_read_old};
 use super::{Level, Registered, RegistryError, Version};
 use crate::contract::compatibility;
 use apache_avro::Schema;
@@ -273,19 +274,11 @@ impl Store {
         let mut found = Vec::new();
         if level.new_reads_old() {
             let breaks = compatibility::breaks(&old.schema, &normal.schema);
-            found.extend(
-                breaks.into_iter().map(|b| {
-                    format!("the new schema cannot read what version {version} wrote: {b}")
-                }),
-            );
+            found.extend(breaks.iter().map(|b| cannot_read_old(version, b)));
         }
         if level.old_reads_new() {
             let breaks = compatibility::breaks(&normal.schema, &old.schema);
-            found.extend(
-                breaks.into_iter().map(|b| {
-                    format!("version {version} cannot read what the new schema writes: {b}")
-                }),
-            );
+            found.extend(breaks.iter().map(|b| cannot_read_new(version, b)));
         }
         found
     }

@@ -10,9 +10,12 @@ mod plan;
 pub use need::{Missing, Need, needs_of, verify};
 pub use plan::{Plan, Step};
 
-use crate::contract::{Catalogue, PhysicalTopic, Tier};
+use crate::codec::subject;
+use crate::contract::event::Event;
+use crate::contract::{Catalogue, PhysicalTopic, Status, Tier};
 use crate::log::{Log, LogError, TopicSpec};
 use crate::pipeline::ConnectorDescriptor;
+use crate::registry::register::Wanted;
 use crate::{processors, registry};
 
 /// Copies of each partition where there are brokers enough.
@@ -86,6 +89,30 @@ pub fn wanted(catalogue: &Catalogue, tier: Tier, readers: &Readers) -> Vec<Topic
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all.dedup_by(|a, b| a.name == b.name);
     all
+}
+
+/// The schemas that a deployment's topics need: those of published contracts, each in its topic's
+/// subject. Drafts may still change, and a registered schema never does.
+pub fn subjects(catalogue: &Catalogue, readers: &Readers) -> Vec<Wanted> {
+    let is_draft = |name: &str| {
+        catalogue
+            .topic(name)
+            .is_some_and(|t| t.status == Status::Draft)
+    };
+    wanted(catalogue, Tier::S, readers)
+        .into_iter()
+        .filter(|topic| !is_draft(&topic.name))
+        .filter_map(|topic| {
+            let contract = catalogue.contract(&topic.name)?;
+            let (_, schema) = Event::CONTRACTS
+                .iter()
+                .find(|(name, _)| *name == contract)?;
+            Some(Wanted {
+                subject: subject(&topic.name),
+                schema,
+            })
+        })
+        .collect()
 }
 
 /// Setting that says how many copies a write waits for.

@@ -4,4 +4,5 @@
 mod api;
 mod client;
 mod embedded;
+mod register;
 mod support;
