@@ -5,6 +5,7 @@
 
 mod catalogue;
 pub mod compatibility;
+pub mod lint;
 pub mod wire;
 
 pub use catalogue::{

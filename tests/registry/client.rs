@@ -4,6 +4,7 @@ use crate::support::{RealRegistry, client, record, served, subject};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use crossdock::codec::{SchemaError, SchemaSource};
+use crossdock::config::Secret;
 use crossdock::registry::{
     Authorisation, ClientSettings, Level, Registry, RegistryClient, RegistryError, Version,
 };
@@ -203,9 +204,9 @@ fn credentials_go_with_every_call_and_stay_out_of_messages() {
     for authorisation in [
         Authorisation::Basic {
             user: "ann".into(),
-            password: "hunter2".into(),
+            password: Secret::of("hunter2"),
         },
-        Authorisation::Bearer("hunter2".into()),
+        Authorisation::Bearer(Secret::of("hunter2")),
     ] {
         let registry = with(authorisation);
         assert_eq!(registry.by_id(4), Ok(r#""int""#.into()));
@@ -213,7 +214,7 @@ fn credentials_go_with_every_call_and_stay_out_of_messages() {
     }
     let wrong = with(Authorisation::Basic {
         user: "ann".into(),
-        password: "swordfish".into(),
+        password: Secret::of("swordfish"),
     });
     for error in [
         wrong.by_id(4).map(drop),

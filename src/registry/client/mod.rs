@@ -200,9 +200,9 @@ impl RegistryClient {
                 request = match &self.authorisation {
                     Authorisation::None => request,
                     Authorisation::Basic { user, password } => {
-                        request.basic_auth(user, Some(password))
+                        request.basic_auth(user, Some(password.reveal()))
                     }
-                    Authorisation::Bearer(token) => request.bearer_auth(token),
+                    Authorisation::Bearer(token) => request.bearer_auth(token.reveal()),
                 };
                 request = request.header(reqwest::header::ACCEPT, CONTENT_TYPE);
                 match &body {

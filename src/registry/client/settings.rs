@@ -1,16 +1,16 @@
 //! How to reach a registry: addresses, credentials, certificates.
 
 use super::chain;
+use crate::config::Secret;
 use reqwest::{Certificate, Identity};
 use schema_registry_converter::async_impl::schema_registry::SrSettingsBuilder;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// A call that takes longer has failed.
 const CALL_TIME_MAX: Duration = Duration::from_secs(5);
 /// Who the client says it is.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub enum Authorisation {
     /// Nobody.
     #[default]
@@ -20,20 +20,10 @@ pub enum Authorisation {
         /// User name.
         user: String,
         /// Password.
-        password: String,
+        password: Secret,
     },
     /// The bearer of a token.
-    Bearer(String),
-}
-
-impl fmt::Debug for Authorisation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Authorisation::None => "None",
-            Authorisation::Basic { .. } => "Basic(…)",
-            Authorisation::Bearer(_) => "Bearer(…)",
-        })
-    }
+    Bearer(Secret),
 }
 
 /// How to reach a registry.
@@ -81,9 +71,9 @@ impl ClientSettings {
         let get = |name: &str| get(&format!("CROSSDOCK_REGISTRY_{name}"));
         let mut settings = ClientSettings::new(url);
         if let Some(token) = get("TOKEN") {
-            settings.authorisation = Authorisation::Bearer(token);
+            settings.authorisation = Authorisation::Bearer(Secret::of(token));
         } else if let Some(user) = get("USER") {
-            let password = get("PASSWORD").unwrap_or_default();
+            let password = Secret::of(get("PASSWORD").unwrap_or_default());
             settings.authorisation = Authorisation::Basic { user, password };
         }
         settings.ca = get("CA").map(PathBuf::from);
@@ -115,10 +105,10 @@ pub(super) fn authorise(builder: &mut SrSettingsBuilder, authorisation: &Authori
     match authorisation {
         Authorisation::None => {}
         Authorisation::Basic { user, password } => {
-            builder.set_basic_authorization(user, Some(password));
+            builder.set_basic_authorization(user, Some(password.reveal()));
         }
         Authorisation::Bearer(token) => {
-            builder.set_token_authorization(token);
+            builder.set_token_authorization(token.reveal());
         }
     }
 }

@@ -1,0 +1,98 @@
+//! What several subcommands are told alike: which log, which registry, which connectors.
+
+use crate::connectors;
+use crate::log::Log;
+use crate::log::embedded::{EmbeddedLog, Options};
+use crate::registry::{ClientSettings, EmbeddedRegistry, Registry, RegistryClient};
+use crate::topics::Readers;
+use anyhow::{Context, bail};
+use std::sync::Arc;
+
+/// Which log.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Bootstrap {
+    /// Kafka's bootstrap address, such as `127.0.0.1:9092`.
+    #[arg(long, env = "CROSSDOCK_BOOTSTRAP", value_name = "ADDRESS")]
+    pub bootstrap: Option<String>,
+}
+
+/// Which registry.
+#[derive(clap::Args, Clone, Debug)]
+pub struct RegistryUrl {
+    /// Base URL of a schema registry with Confluent's API; without one the registry is kept in
+    /// the log. Credentials come from CROSSDOCK_REGISTRY_USER and CROSSDOCK_REGISTRY_PASSWORD, or
+    /// from CROSSDOCK_REGISTRY_TOKEN.
+    #[arg(long, env = "CROSSDOCK_REGISTRY", value_name = "URL")]
+    pub registry: Option<String>,
+}
+
+/// Which connectors have topics of their own.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Connectors {
+    /// A connector's instance name, and its kind where that is another: `shop-de=vendure`. Can be
+    /// given several times; by default each kind under its own name.
+    #[arg(long = "connector", value_name = "NAME[=KIND]")]
+    pub connectors: Vec<String>,
+}
+
+impl Connectors {
+    /// Every processor, and these connectors.
+    ///
+    /// # Errors
+    /// Names a kind that there is not, and those that there are.
+    pub fn readers(&self) -> anyhow::Result<Readers> {
+        let mut readers = Readers::processors();
+        if self.connectors.is_empty() {
+            for kind in connectors::ALL {
+                readers = readers.with_connector(kind.kind, kind);
+            }
+        }
+        for given in &self.connectors {
+            let (instance, kind) = given.split_once('=').unwrap_or((given, given));
+            let Some(descriptor) = connectors::find(kind) else {
+                let kinds: Vec<&str> = connectors::ALL.iter().map(|k| k.kind).collect();
+                bail!(
+                    "there is no connector of kind '{kind}'; write --connector NAME=KIND with one of {}",
+                    kinds.join(", ")
+                );
+            };
+            readers = readers.with_connector(instance, descriptor);
+        }
+        Ok(readers)
+    }
+}
+
+/// The log that `bootstrap` names.
+///
+/// # Errors
+/// When none is named, or it cannot be reached.
+pub fn log(bootstrap: &Bootstrap) -> anyhow::Result<Arc<dyn Log>> {
+    let Some(address) = &bootstrap.bootstrap else {
+        bail!("no Kafka is named; write --bootstrap ADDRESS, or set CROSSDOCK_BOOTSTRAP");
+    };
+    bail!("cannot reach Kafka at {address}: this build has only the embedded log");
+}
+
+/// A log in this process's memory.
+pub fn memory() -> Arc<dyn Log> {
+    Arc::new(EmbeddedLog::new(Options::system()))
+}
+
+/// The registry at the URL that is given, or else the one in the log.
+///
+/// # Errors
+/// When neither is named, or it cannot be reached.
+pub fn registry(url: &RegistryUrl, bootstrap: &Bootstrap) -> anyhow::Result<Arc<dyn Registry>> {
+    match (&url.registry, &bootstrap.bootstrap) {
+        (Some(url), _) => {
+            let settings = ClientSettings::from_environment(url);
+            Ok(Arc::new(RegistryClient::new(&settings)?))
+        }
+        (None, Some(_)) => Ok(Arc::new(
+            EmbeddedRegistry::open(log(bootstrap)?).context("the registry in the log")?,
+        )),
+        (None, None) => bail!(
+            "no schema registry is named; write --registry URL (or CROSSDOCK_REGISTRY), or --bootstrap ADDRESS (or CROSSDOCK_BOOTSTRAP) for the one in the log"
+        ),
+    }
+}

@@ -1,0 +1,61 @@
+//! The command line: one file for each subcommand, and what they are told alike.
+//!
+//! Subcommands are thin: what they do is in the library, over its ports.
+
+mod connect;
+mod registry;
+mod schemas;
+mod topics;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Keeps a retailer's systems in agreement.
+#[derive(Parser)]
+#[command(name = "crossdock", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Topics(topics::Args),
+    Schemas(schemas::Args),
+    Registry(registry::Args),
+}
+
+/// Runs the command that the arguments of this process name.
+///
+/// Exits with 1 on an error, a mistake in the arguments included; 2 is left to commands that give
+/// it a meaning.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing is left to tell where even this cannot be printed.
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    let result = match cli.command {
+        Command::Topics(args) => topics::run(args),
+        Command::Schemas(args) => schemas::run(args),
+        Command::Registry(args) => registry::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(1)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
