@@ -3,14 +3,14 @@
 //! Resolution runs on schemas without logical types: apache-avro 0.22 refuses decimals that are
 //! shorter than their precision when it resolves. The resolved value is written again with the
 //! compiled schema, in which a decimal's bytes are the same, and the generated code reads that.
-//! Whether a writer's schema can be read at all is judged on the whole schemas, and only *full*
-//! compatibility counts: `Partial` is what the checker says of schemas that fail on some values.
+//! Whether a writer's schema can be read at all is judged on the whole schemas, by the rules by
+//! which it was let into the registry ([`compatibility`]).
 
+use crate::contract::compatibility;
 use crate::contract::event::Event;
 use crate::pipeline::Code;
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
-use apache_avro::schema_compatibility::{Compatibility, SchemaCompatibility};
 use apache_avro::writer::datum::GenericDatumWriter;
 use serde_json::Value;
 
@@ -60,15 +60,9 @@ pub(super) fn plan(schema: &str) -> Result<(&'static str, Option<Resolver>), Res
     if essence(&writer, "") == essence(&reader, "") {
         return Ok((contract, None));
     }
-    let judged = SchemaCompatibility::can_read(&parse(&writer)?, &parse(&reader)?);
-    match judged {
-        Ok(Compatibility::Full) => {}
-        Ok(_) => {
-            return Err(ResolveError::Incompatible(
-                "some of its values have no counterpart".into(),
-            ));
-        }
-        Err(error) => return Err(ResolveError::Incompatible(error.to_string())),
+    let breaks = compatibility::breaks(&parse(&writer)?, &parse(&reader)?);
+    if !breaks.is_empty() {
+        return Err(ResolveError::Incompatible(breaks.join("; ")));
     }
     let (writer, reader) = (
         parse(&without_logical_types(&writer))?,
@@ -95,7 +89,7 @@ impl Resolver {
 }
 
 fn parse(schema: &Value) -> Result<Schema, ResolveError> {
-    Schema::parse(schema).map_err(|e| ResolveError::NotASchema(e.to_string()))
+    compatibility::parse(schema).map_err(ResolveError::NotASchema)
 }
 
 fn full_name(schema: &Value) -> String {

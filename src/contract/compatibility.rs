@@ -12,7 +12,35 @@
 
 use apache_avro::Schema;
 use apache_avro::schema::{InnerDecimalSchema, Name, RecordSchema, UuidSchema};
+use serde_json::Value;
 use std::collections::{HashMap, HashSet};
+
+/// Reads a schema that anybody may have written.
+///
+/// # Errors
+/// In words, when it is no Avro schema; also for sizes that apache-avro 0.22 panics on instead.
+pub fn parse(schema: &Value) -> Result<Schema, String> {
+    check_sizes(schema)?;
+    Schema::parse(schema).map_err(|e| e.to_string())
+}
+
+fn check_sizes(value: &Value) -> Result<(), String> {
+    match value {
+        Value::Array(all) => all.iter().try_for_each(check_sizes),
+        Value::Object(object) => object.iter().try_for_each(|(key, value)| {
+            if key == "default" {
+                return Ok(());
+            }
+            if matches!(key.as_str(), "size" | "precision" | "scale")
+                && !value.as_i64().is_some_and(|n| n >= 0)
+            {
+                return Err(format!("{key} {value} is not a whole number from 0"));
+            }
+            check_sizes(value)
+        }),
+        _ => Ok(()),
+    }
+}
 
 /// What keeps `reader` from reading every value that `writer` writes, each with the path to it;
 /// empty when nothing does.

@@ -4,6 +4,7 @@
 //! else does, documentation and defaults included, because a reader of the registry sees them.
 
 use super::RegistryError;
+use crate::contract::compatibility;
 use apache_avro::Schema;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ pub(super) fn parse(text: &str) -> Result<Normal, RegistryError> {
     }
     let value: Value =
         serde_json::from_str(text).map_err(|e| invalid(format!("it is not JSON: {e}")))?;
-    let schema = Schema::parse(&value).map_err(|e| invalid(e.to_string()))?;
+    let schema = compatibility::parse(&value).map_err(invalid)?;
     let mut form = String::with_capacity(text.len());
     write_sorted(&normal(&value, ""), &mut form);
     Ok(Normal { schema, form })

@@ -4,5 +4,7 @@
 mod api;
 mod client;
 mod embedded;
+mod evolution;
 mod register;
+mod robust;
 mod support;

@@ -55,7 +55,7 @@ pub(super) fn lint(sources: &[Source], found: &mut Vec<Finding>) -> BTreeMap<Str
         file.walk(&schema, "", "");
         let pii = file.pii;
         let name = full_name(&schema, "");
-        match apache_avro::Schema::parse(&schema) {
+        match compatibility::parse(&schema) {
             Ok(schema) => {
                 let contract = contracts.entry(name.clone()).or_insert(Contract { pii });
                 contract.pii = contract.pii.max(pii);
