@@ -31,6 +31,10 @@ pub trait SchemaSource: Send + Sync {
     fn schema(&self, id: u32) -> Result<String, SchemaError>;
     /// The id under which `schema` stands in `subject`. Never registers anything.
     fn id(&self, subject: &str, schema: &str) -> Result<u32, SchemaError>;
+    /// The command that registers what is missing, for messages.
+    fn register_command(&self) -> String {
+        "crossdock schemas register".to_owned()
+    }
 }
 
 /// Why a schema was not found.
@@ -101,8 +105,9 @@ impl Codec {
             return Ok(());
         }
         let message = format!(
-            "the registry lacks this build's schema in {}; register it with `crossdock schemas register`",
-            missing.join(", ")
+            "the registry lacks this build's schema in {}; register it with `{}`",
+            missing.join(", "),
+            self.schemas.register_command()
         );
         Err(Fault::halt(
             Stage::Encode,
@@ -258,14 +263,21 @@ impl Codec {
                 format!("{topic} has no contract in topics.yaml"),
             ));
         };
-        let id = self.schemas.id(&subject(topic), schema).map_err(|error| match error {
-            SchemaError::NotFound => Fault::halt(
-                Stage::Encode,
-                Code::IncompatibleSchema,
-                format!("the registry lacks this build's schema in {}; register it with `crossdock schemas register`", subject(topic)),
-            ),
-            other => registry_fault(Stage::Encode, other),
-        })?;
+        let id = self
+            .schemas
+            .id(&subject(topic), schema)
+            .map_err(|error| match error {
+                SchemaError::NotFound => Fault::halt(
+                    Stage::Encode,
+                    Code::IncompatibleSchema,
+                    format!(
+                        "the registry lacks this build's schema in {}; register it with `{}`",
+                        subject(topic),
+                        self.schemas.register_command()
+                    ),
+                ),
+                other => registry_fault(Stage::Encode, other),
+            })?;
         write(&self.ids).insert(topic.into(), id);
         Ok(id)
     }

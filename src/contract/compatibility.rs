@@ -32,7 +32,7 @@ fn check_sizes(value: &Value) -> Result<(), String> {
                 return Ok(());
             }
             if matches!(key.as_str(), "size" | "precision" | "scale")
-                && !value.as_i64().is_some_and(|n| n >= 0)
+                && value.as_i64().is_none_or(|n| n < 0)
             {
                 return Err(format!("{key} {value} is not a whole number from 0"));
             }

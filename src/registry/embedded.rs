@@ -308,6 +308,12 @@ impl Registry for EmbeddedRegistry {
     fn address(&self) -> &str {
         self.log.address()
     }
+    fn options(&self) -> String {
+        match self.log.address() {
+            "embedded" => String::new(),
+            address => format!("--bootstrap {address}"),
+        }
+    }
     fn subjects(&self) -> Result<Vec<String>, RegistryError> {
         Ok(self.refreshed()?.subjects())
     }

@@ -73,6 +73,9 @@ impl fmt::Display for Version {
 pub trait Registry: Send + Sync {
     /// Where the registry is, for messages; holds no secret.
     fn address(&self) -> &str;
+    /// The options with which `crossdock schemas register` reaches this registry; empty for one
+    /// that only this process has.
+    fn options(&self) -> String;
     /// Names of all subjects, sorted.
     ///
     /// # Errors
@@ -249,6 +252,11 @@ impl<R: Registry + ?Sized> SchemaSource for R {
         self.lookup(subject, schema)
             .map(|registered| registered.id)
             .map_err(to_schema_error)
+    }
+    fn register_command(&self) -> String {
+        format!("crossdock schemas register {}", self.options())
+            .trim_end()
+            .to_owned()
     }
 }
 

@@ -93,3 +93,19 @@ fn a_build_registers_all_that_its_codec_needs() {
     // Drafts may still change.
     assert!(codec.prepare(&[topic::ORDER_LIFECYCLE]).is_err());
 }
+
+#[test]
+fn a_missing_schema_is_told_before_anything_starts_with_the_command() {
+    let served = serve(open(&log()));
+    let codec = Codec::new(Arc::new(client(&served.url())), Catalogue::compiled());
+    let missing = codec.prepare(&[topic::STOCK_CHANGE, topic::STOCK_LEVEL]);
+    let text = missing.err().map(|f| f.message).unwrap_or_default();
+    assert!(
+        text.contains("retail.stock.change.v1-value, retail.stock.level.v1-value"),
+        "{text}"
+    );
+    let command = format!("`crossdock schemas register --registry {}`", served.url());
+    assert!(text.contains(&command), "{text}");
+    // Looking up registers nothing.
+    assert_eq!(client(&served.url()).subjects(), Ok(vec![]));
+}

@@ -273,6 +273,9 @@ impl Registry for RegistryClient {
     fn address(&self) -> &str {
         &self.address
     }
+    fn options(&self) -> String {
+        format!("--registry {}", self.urls[0])
+    }
     fn subjects(&self) -> Result<Vec<String>, RegistryError> {
         let calls = self.calls.clone();
         let work = async move {
