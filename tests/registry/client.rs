@@ -1,6 +1,6 @@
 //! The client: credentials, failures, and calls from inside async runtimes.
 
-use crate::support::{RealRegistry, client, record, served, subject};
+use crate::support::{client, record, served, subject};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use crossdock::codec::{SchemaError, SchemaSource};
@@ -15,7 +15,8 @@ use schema_registry_converter::schema_registry_common::{
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-fn use_every_call(url: &str) {
+/// Every call of the client against the registry at `url`.
+pub fn use_every_call(url: &str) {
     let registry = client(url);
     let name = subject("client");
     let one = record("Client", &["a:int"]);
@@ -90,13 +91,6 @@ fn use_every_call(url: &str) {
 #[test]
 fn the_client_uses_the_embedded_registry() {
     use_every_call(&served().url());
-}
-
-#[test]
-fn the_client_uses_a_real_registry() {
-    if let Some(real) = RealRegistry::find() {
-        use_every_call(&real.url);
-    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod api;
 mod client;
 mod embedded;
 mod evolution;
+mod real;
 mod register;
 mod robust;
 mod support;
