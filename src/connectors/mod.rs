@@ -5,6 +5,7 @@
 
 mod availability;
 pub mod fake;
+mod file;
 mod http;
 mod medusa;
 mod vendure;
@@ -12,7 +13,8 @@ mod vendure;
 use crate::pipeline::ConnectorDescriptor;
 
 /// Every kind of connector.
-pub const ALL: &[&ConnectorDescriptor] = &[&medusa::DESCRIPTOR, &vendure::DESCRIPTOR];
+pub const ALL: &[&ConnectorDescriptor] =
+    &[&file::DESCRIPTOR, &medusa::DESCRIPTOR, &vendure::DESCRIPTOR];
 
 /// The kind with this name.
 pub fn find(kind: &str) -> Option<&'static ConnectorDescriptor> {

@@ -1,0 +1,175 @@
+//! Small constructors for the facts that the demo's systems tell.
+
+use crate::contract::event::{
+    Channel, ChannelStatus, EventMeta, Location, LocationKind, Origin, PositionKind,
+    ReservationAction, ReservationCommand, ReservationMode, SnapshotBasis, StockChanged,
+    StockReason, StockSnapshot, StockState, Text,
+};
+use crate::contract::topic;
+use crate::domain::{Decimal, Timestamp, compound_key, event_id};
+use crate::pipeline::SourceRecord;
+use uuid::Uuid;
+
+pub(super) fn meta(
+    event_type: &str,
+    source: &str,
+    record: &str,
+    leg: &str,
+    position: i64,
+    at: Timestamp,
+) -> EventMeta {
+    EventMeta {
+        event_id: event_id(source, 0, record, leg, event_type),
+        event_type: event_type.into(),
+        source: source.into(),
+        source_position: position,
+        position_kind: PositionKind::Sequence,
+        occurred_at: at,
+        tenant_id: "default".into(),
+        correlation_id: record.into(),
+        origin: Origin::Source,
+        ..EventMeta::default()
+    }
+}
+
+/// A movement of `quantity` at one position.
+#[derive(Clone, Copy)]
+pub(super) struct Move<'a> {
+    pub source: &'a str,
+    pub record: &'a str,
+    pub leg: &'a str,
+    pub sku: &'a str,
+    pub location: &'a str,
+    pub quantity: i64,
+    pub from: StockState,
+    pub to: StockState,
+    pub reason: StockReason,
+    pub reservation: Option<Uuid>,
+}
+
+pub(super) fn movement(m: Move<'_>, position: i64, at: Timestamp) -> SourceRecord {
+    let event = StockChanged {
+        meta: meta("StockChanged", m.source, m.record, m.leg, position, at),
+        movement_id: m.record.into(),
+        sku: m.sku.into(),
+        location_id: m.location.into(),
+        from_state: m.from,
+        to_state: m.to,
+        qty: whole(m.quantity),
+        uom: "EA".into(),
+        reason: m.reason,
+        reservation_id: m.reservation,
+        ..StockChanged::default()
+    };
+    SourceRecord {
+        topic: topic::STOCK_CHANGE,
+        key: compound_key(&[m.sku, m.location]),
+        event: event.into(),
+    }
+}
+
+pub(super) fn snapshot(
+    source: &str,
+    sku: &str,
+    location: &str,
+    quantity: i64,
+    as_of: i64,
+    at: Timestamp,
+) -> SourceRecord {
+    let record = format!("snapshot/{sku}/{location}/{as_of}");
+    let event = StockSnapshot {
+        meta: meta("StockSnapshot", source, &record, "", as_of, at),
+        snapshot_id: record.into(),
+        sku: sku.into(),
+        location_id: location.into(),
+        basis: SnapshotBasis::OnHand,
+        sellable: whole(quantity),
+        as_of_position: as_of,
+        as_of: at,
+        ..StockSnapshot::default()
+    };
+    SourceRecord {
+        topic: topic::STOCK_SNAPSHOT,
+        key: compound_key(&[sku, location]),
+        event: event.into(),
+    }
+}
+
+pub(super) fn location(id: &str, kind: LocationKind, at: Timestamp) -> SourceRecord {
+    let event = Location {
+        meta: meta("Location", "master-data", id, "", 1, at),
+        location_id: id.into(),
+        location_version: 1,
+        name: id.into(),
+        kind,
+        stock_tracked: true,
+        ..Location::default()
+    };
+    SourceRecord {
+        topic: topic::LOCATION_CHANGE,
+        key: id.into(),
+        event: event.into(),
+    }
+}
+
+pub(super) fn channel(id: &str, locations: &[&str], buffer: i64, at: Timestamp) -> SourceRecord {
+    let event = Channel {
+        meta: meta("Channel", "master-data", id, "", 1, at),
+        channel_id: id.into(),
+        channel_version: 1,
+        name: id.into(),
+        status: ChannelStatus::Active,
+        eligible_locations: locations.iter().map(|l| Text::from(*l)).collect(),
+        unit: Some(Decimal::ONE),
+        default_buffer: whole(buffer),
+    };
+    SourceRecord {
+        topic: topic::CHANNEL_CHANGE,
+        key: id.into(),
+        event: event.into(),
+    }
+}
+
+/// What a shopper wants of a reservation.
+#[derive(Clone)]
+pub(super) struct Wish {
+    pub reservation: Uuid,
+    pub order: Text,
+    pub sku: Text,
+    pub channel: &'static str,
+    pub quantity: i64,
+    pub expires_at: Timestamp,
+}
+
+pub(super) fn command(
+    wish: &Wish,
+    action: ReservationAction,
+    location: &str,
+    position: i64,
+    at: Timestamp,
+) -> SourceRecord {
+    let record = format!("{}/{action}", wish.order);
+    let event = ReservationCommand {
+        meta: meta("ReservationCommand", "shoppers", &record, "", position, at),
+        reservation_id: wish.reservation,
+        action,
+        mode: ReservationMode::Strict,
+        order_id: wish.order.clone(),
+        order_line_id: "1".into(),
+        sku: wish.sku.clone(),
+        location_id: location.into(),
+        channel_id: wish.channel.into(),
+        qty: whole(wish.quantity),
+        expires_at: (action == ReservationAction::Hold).then_some(wish.expires_at),
+        reason: None,
+    };
+    SourceRecord {
+        topic: topic::RESERVATION_COMMAND,
+        key: compound_key(&[&wish.sku, location]),
+        event: event.into(),
+    }
+}
+
+pub(super) fn whole(quantity: i64) -> Decimal {
+    Decimal::from_units(quantity.saturating_mul(Decimal::ONE.units()))
+}
