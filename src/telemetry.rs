@@ -78,7 +78,7 @@ impl Telemetry {
                 "crossdock_task_ready",
                 "1 when the task works, 0 while it restores, waits or has failed",
             ),
-            &["reader", "task"],
+            &["task"],
         )
         .expect("a valid name");
         for metric in [
@@ -140,10 +140,8 @@ impl Telemetry {
     }
 
     /// Says whether a task works.
-    pub fn ready(&self, reader: &str, task: &str, ready: bool) {
-        self.ready
-            .with_label_values(&[reader, task])
-            .set(i64::from(ready));
+    pub fn ready(&self, task: &str, ready: bool) {
+        self.ready.with_label_values(&[task]).set(i64::from(ready));
     }
 
     /// All metrics in Prometheus' text format.

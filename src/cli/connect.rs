@@ -1,8 +1,10 @@
 //! What several subcommands are told alike: which log, which registry, which connectors.
 
+use crate::config::Configuration;
 use crate::connectors;
 use crate::log::Log;
 use crate::log::embedded::{EmbeddedLog, Options};
+use crate::log::kafka::{KafkaLog, KafkaSettings};
 use crate::registry::{ClientSettings, EmbeddedRegistry, Registry, RegistryClient};
 use crate::topics::Readers;
 use anyhow::{Context, bail};
@@ -67,10 +69,31 @@ impl Connectors {
 /// # Errors
 /// When none is named, or it cannot be reached.
 pub fn log(bootstrap: &Bootstrap) -> anyhow::Result<Arc<dyn Log>> {
-    let Some(address) = &bootstrap.bootstrap else {
-        bail!("no Kafka is named; write --bootstrap ADDRESS, or set CROSSDOCK_BOOTSTRAP");
+    configured_log(bootstrap, &Configuration::default())
+}
+
+/// The log that `bootstrap` names, or else the configuration; its other settings hold for both.
+///
+/// # Errors
+/// As [`log`].
+pub fn configured_log(
+    bootstrap: &Bootstrap,
+    configuration: &Configuration,
+) -> anyhow::Result<Arc<dyn Log>> {
+    let settings = match (&bootstrap.bootstrap, configuration.log.clone()) {
+        (Some(address), Some(settings)) => KafkaSettings {
+            bootstrap: address.clone(),
+            ..settings
+        },
+        (Some(address), None) => KafkaSettings::plain(address),
+        (None, Some(settings)) => settings,
+        (None, None) => {
+            bail!(
+                "no Kafka is named; write --bootstrap ADDRESS, set CROSSDOCK_BOOTSTRAP, or name one under `log:` of the configuration"
+            )
+        }
     };
-    bail!("cannot reach Kafka at {address}: this build has only the embedded log");
+    Ok(Arc::new(KafkaLog::connect(settings)?))
 }
 
 /// A log in this process's memory.
@@ -84,15 +107,37 @@ pub fn memory() -> Arc<dyn Log> {
 /// When neither is named, or it cannot be reached.
 pub fn registry(url: &RegistryUrl, bootstrap: &Bootstrap) -> anyhow::Result<Arc<dyn Registry>> {
     match (&url.registry, &bootstrap.bootstrap) {
-        (Some(url), _) => {
-            let settings = ClientSettings::from_environment(url);
-            Ok(Arc::new(RegistryClient::new(&settings)?))
-        }
-        (None, Some(_)) => Ok(Arc::new(
-            EmbeddedRegistry::open(log(bootstrap)?).context("the registry in the log")?,
-        )),
+        (Some(url), _) => client(url),
+        (None, Some(_)) => in_log(log(bootstrap)?),
         (None, None) => bail!(
             "no schema registry is named; write --registry URL (or CROSSDOCK_REGISTRY), or --bootstrap ADDRESS (or CROSSDOCK_BOOTSTRAP) for the one in the log"
         ),
     }
+}
+
+/// The registry at the URL that is given, or else in the configuration, or else in this log.
+///
+/// # Errors
+/// When it cannot be reached.
+pub fn configured_registry(
+    url: &RegistryUrl,
+    configuration: &Configuration,
+    log: &Arc<dyn Log>,
+) -> anyhow::Result<Arc<dyn Registry>> {
+    match url.registry.as_ref().or(configuration.registry.as_ref()) {
+        Some(url) => client(url),
+        None => in_log(log.clone()),
+    }
+}
+
+fn client(url: &str) -> anyhow::Result<Arc<dyn Registry>> {
+    Ok(Arc::new(RegistryClient::new(
+        &ClientSettings::from_environment(url),
+    )?))
+}
+
+fn in_log(log: Arc<dyn Log>) -> anyhow::Result<Arc<dyn Registry>> {
+    Ok(Arc::new(
+        EmbeddedRegistry::open(log).context("the registry in the log")?,
+    ))
 }

@@ -3,9 +3,14 @@
 //! Subcommands are thin: what they do is in the library, over its ports.
 
 mod connect;
+mod connectors;
+mod demo;
 mod registry;
+mod run;
 mod schemas;
+mod shared;
 mod topics;
+mod verify;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -20,6 +25,14 @@ pub struct Cli {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    /// Shows the whole landscape in one process, on real sales, and balances the books.
+    Demo(demo::Args),
+    /// Runs connectors and processors by name: the form in which they are deployed.
+    Run(run::Args),
+    /// Balances the ledger from the log; exit code 1 when it does not balance.
+    Verify(verify::Args),
+    /// Lists, describes and checks connectors.
+    Connectors(connectors::Args),
     Topics(topics::Args),
     Schemas(schemas::Args),
     Registry(registry::Args),
@@ -39,6 +52,10 @@ pub fn main() -> ExitCode {
         }
     };
     let result = match cli.command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Run(args) => run::run(args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Connectors(args) => connectors::run(&args),
         Command::Topics(args) => topics::run(args),
         Command::Schemas(args) => schemas::run(args),
         Command::Registry(args) => registry::run(args),

@@ -239,6 +239,16 @@ impl Catalogue {
         self.of_reader("state", reader)
     }
 
+    /// The sink whose receipts a topic holds.
+    pub fn sink_of_receipt_topic<'a>(&self, topic: &'a str) -> Option<&'a str> {
+        let (before, after) = self
+            .per_reader
+            .get("receipt")?
+            .name
+            .split_once("{reader}")?;
+        topic.strip_prefix(before)?.strip_suffix(after)
+    }
+
     /// Receipt topic of a sink.
     pub fn receipt_topic(&self, reader: &str) -> String {
         self.of_reader("receipt", reader)

@@ -8,6 +8,7 @@
 //! another thread.
 
 pub mod embedded;
+pub mod kafka;
 
 use crate::pipeline::{Headers, Record};
 use std::collections::BTreeMap;

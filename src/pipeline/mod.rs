@@ -22,6 +22,7 @@ pub use processor::{
     Context, Emission, Inbound, Output, Processor, ProcessorDescriptor, Resolution, Settlement,
     State,
 };
+pub(crate) use record::pack_header;
 pub use record::{Headers, HeadersBuilder, Origin, Record};
 pub use sink::{Ack, Capabilities, Delivery, Idempotency, Sent, Sink};
 pub use source::{Cursor, Source, SourceBatch, SourceOrigin, SourceRecord, SourceReject};

@@ -45,7 +45,8 @@ pub struct Sent {
     pub version: i64,
     /// Id of the object in the target.
     pub external_id: Option<String>,
-    /// Digest of what was sent, to send only what changed.
+    /// Digest of what was sent, to send only what changed. `None` as well when a call since then
+    /// may have had its effect without an answer: then the target may hold something else.
     pub digest: Option<String>,
 }
 

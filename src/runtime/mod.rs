@@ -15,6 +15,7 @@ mod outbox;
 mod partition;
 mod processor_task;
 mod queue;
+pub mod service;
 mod settings;
 mod sink_task;
 mod source_task;

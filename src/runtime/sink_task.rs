@@ -26,6 +26,8 @@ use crate::telemetry::Telemetry;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use hashbrown::HashSet;
+use rustc_hash::FxBuildHasher;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +74,9 @@ struct Lane {
     dead: Vec<(Inbound, Fault, u32)>,
     undecodable: Vec<(Record, Fault)>,
     epoch: u64,
+    /// Keys whose last receipt tells what the target holds: the last call for them was answered,
+    /// under this ownership. After anything else the target may hold what no receipt tells of.
+    certain: HashSet<Text, FxBuildHasher>,
 }
 
 /// What is known of the target's health.
@@ -203,6 +208,24 @@ impl SinkTask {
         })
     }
 
+    /// As [`SinkTask::step`] without reading more: for the end, when calls under way are awaited.
+    ///
+    /// # Errors
+    /// As [`SinkTask::step`].
+    pub async fn finish_calls(&mut self, wait: Duration) -> Result<(), Fault> {
+        if !self.calls.is_empty() {
+            let clock = self.clock.clone();
+            tokio::select! {
+                biased;
+                done = self.calls.next() => if let Some(done) = done {
+                    self.finish(done)?;
+                },
+                () = clock.sleep(wait) => {}
+            }
+        }
+        self.commit_when_due()
+    }
+
     /// Whether everything read has been settled and committed.
     pub fn is_quiet(&self) -> bool {
         self.lanes
@@ -279,6 +302,7 @@ impl SinkTask {
                         dead: Vec::new(),
                         undecodable: Vec::new(),
                         epoch,
+                        certain: HashSet::default(),
                     };
                     self.lanes.insert(partition, lane);
                 }
@@ -376,14 +400,16 @@ impl SinkTask {
                 let Some((key, waiting)) = self.queue.pop() else {
                     break;
                 };
-                let Some(lane) = self.lanes.get(&waiting.partition) else {
+                let Some(lane) = self.lanes.get_mut(&waiting.partition) else {
                     continue;
                 };
-                let sent = lane
-                    .receipts
-                    .shard
-                    .get(key.as_bytes())
-                    .and_then(|bytes| receipt(&self.codec, bytes));
+                let known = lane.receipts.shard.get(key.as_bytes());
+                let mut sent = known.and_then(|bytes| receipt(&self.codec, bytes));
+                if !lane.certain.remove(&key)
+                    && let Some(sent) = &mut sent
+                {
+                    sent.digest = None;
+                }
                 let delivery = Delivery {
                     key,
                     inbound: waiting.inbound,
@@ -437,6 +463,7 @@ impl SinkTask {
             match result {
                 Ok(ack) => {
                     self.target = Target::default();
+                    lane.certain.insert(key.clone());
                     lane.receipts_due.push(receipt_of(
                         &self.outbox,
                         &self.name,

@@ -1,0 +1,139 @@
+//! `crossdock connectors list | describe | check`
+
+use super::shared;
+use crate::connectors;
+use crate::pipeline::ConnectorDescriptor;
+use anyhow::{Context, bail};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Arguments of `crossdock connectors`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Every kind of connector, with what it does and how far it was tried.
+    List,
+    /// What a kind does and every setting it has.
+    Describe {
+        /// Kind, as `connectors list` names it.
+        kind: String,
+    },
+    /// Tries whether a configured connector can do its job against the live system; changes nothing.
+    Check {
+        /// Name of the connector in the configuration.
+        name: String,
+        /// Configuration file.
+        #[arg(long, env = "CROSSDOCK_CONFIG", default_value = "crossdock.yaml")]
+        config: PathBuf,
+    },
+}
+
+/// Runs the command. `check` exits with 1 when a check fails.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        Command::List => {
+            for d in connectors::ALL {
+                println!("{:<10} {:<55} {}", d.kind, d.purpose, d.evidence.as_str());
+            }
+        }
+        Command::Describe { kind } => describe(find(kind)?),
+        Command::Check { name, config } => return check(name, config),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn find(kind: &str) -> anyhow::Result<&'static ConnectorDescriptor> {
+    let known: Vec<&str> = connectors::ALL.iter().map(|d| d.kind).collect();
+    connectors::find(kind).with_context(|| {
+        format!(
+            "there is no connector {kind:?}; there are {}",
+            known.join(", ")
+        )
+    })
+}
+
+fn describe(d: &ConnectorDescriptor) {
+    println!("{}: {}\n{}", d.kind, d.purpose, d.evidence.as_str());
+    let list = |title: &str, topics: &[&str]| {
+        if !topics.is_empty() {
+            println!("{title} {}", topics.join(", "));
+        }
+    };
+    list("writes", d.emits);
+    list("reads", d.accepts);
+    if let Some(c) = d.sink {
+        let compares = if c.compare_and_set {
+            ", compares before it sets"
+        } else {
+            ""
+        };
+        println!(
+            "one effect for repeated calls by {}; up to {} records a call, {} calls at a time{compares}",
+            c.idempotency.as_str(),
+            c.batch_records_max,
+            c.calls_max
+        );
+    }
+    println!("\nsettings:");
+    let schema = (d.settings)().to_value();
+    let required: Vec<&str> = schema["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|v| v.as_str())
+        .collect();
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let need = match (required.contains(&name.as_str()), field.get("default")) {
+            (true, _) => "required".to_owned(),
+            (false, Some(default)) if !default.is_null() => format!("default {default}"),
+            _ => "optional".to_owned(),
+        };
+        let text = field["description"]
+            .as_str()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
+        println!("  {name} ({need})\n      {text}");
+    }
+}
+
+fn check(name: &str, config: &std::path::Path) -> anyhow::Result<ExitCode> {
+    let configuration = shared::configuration(Some(config))?;
+    let Some(entry) = configuration.connectors.iter().find(|c| c.name == name) else {
+        let names: Vec<&str> = configuration
+            .connectors
+            .iter()
+            .map(|c| c.name.as_str())
+            .collect();
+        bail!(
+            "{} has no connector {name:?}; it has {}",
+            config.display(),
+            names.join(", ")
+        );
+    };
+    let connector = shared::build(entry)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let mut failed = false;
+    for check in runtime.block_on(connector.check()) {
+        match check.result {
+            Ok(found) => println!("ok    {}: {found}", check.what),
+            Err(why) => {
+                failed = true;
+                println!("FAIL  {}: {why}", check.what);
+            }
+        }
+    }
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}

@@ -1,0 +1,305 @@
+//! `crossdock run`
+
+use super::connect::{self, Bootstrap, RegistryUrl};
+use super::shared;
+use crate::codec::Codec;
+use crate::config::Configuration;
+use crate::contract::Catalogue;
+use crate::log::Log;
+use crate::pipeline::Connector;
+use crate::runtime::service::{self, Condition, Service};
+use crate::runtime::{ProcessorTask, SinkTask, SourceTask, TaskSettings};
+use crate::telemetry::Telemetry;
+use crate::{connectors, processors, topics};
+use anyhow::{Context, bail};
+use axum::http::StatusCode;
+use axum::routing::get;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Instances of one set of names on a host, at most.
+const SLOTS_MAX: usize = 1_000;
+
+/// Arguments of `crossdock run`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Connectors of the configuration and processors, by name.
+    #[arg(required = true)]
+    names: Vec<String>,
+    /// Configuration file.
+    #[arg(long, env = "CROSSDOCK_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    bootstrap: Bootstrap,
+    #[command(flatten)]
+    registry: RegistryUrl,
+    /// Name of this instance: stable over restarts, unique among those that run. By default the
+    /// first that is free in the state folder.
+    #[arg(long, env = "CROSSDOCK_INSTANCE")]
+    instance: Option<String>,
+    /// Address for metrics and health. By default a free port of the loopback interface.
+    #[arg(long, env = "CROSSDOCK_LISTEN")]
+    listen: Option<String>,
+    /// Folder for checkpoints.
+    #[arg(long, env = "CROSSDOCK_STATE")]
+    state: Option<PathBuf>,
+    /// Tasks of each processor in this process.
+    #[arg(long, env = "CROSSDOCK_TASKS")]
+    tasks: Option<u32>,
+    /// First part of group and transactional ids; one for a deployment.
+    #[arg(long, env = "CROSSDOCK_APPLICATION", default_value = "crossdock")]
+    application: String,
+    /// A dead instance's partitions move after this long.
+    #[arg(long, env = "CROSSDOCK_SESSION_TIMEOUT_MS", default_value_t = 10_000)]
+    session_timeout_ms: u64,
+}
+
+/// What is needed to make a task.
+#[derive(Clone)]
+struct Ports {
+    log: Arc<dyn Log>,
+    codec: Arc<Codec>,
+    telemetry: Arc<Telemetry>,
+    settings: TaskSettings,
+}
+
+/// Runs until it is told to stop, then finishes or aborts what is in hand. Exit code 0 on an
+/// orderly end.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    shared::log_output("info,librdkafka=warn");
+    let configuration = shared::configuration(args.config.as_deref())?;
+    let log = connect::configured_log(&args.bootstrap, &configuration)?;
+    let registry = connect::configured_registry(&args.registry, &configuration, &log)?;
+    let codec = shared::codec(registry);
+    let state = args
+        .state
+        .clone()
+        .or_else(|| configuration.state.clone())
+        .unwrap_or_else(default_state);
+    let (instance, _lock) = slot(
+        args.instance
+            .clone()
+            .or_else(|| configuration.instance.clone()),
+        &state,
+        &args,
+    )?;
+    let telemetry = Arc::new(Telemetry::new());
+    let settings = TaskSettings {
+        application: args.application.clone(),
+        state_folder: Some(state.join(&instance)),
+        session_timeout: Duration::from_millis(args.session_timeout_ms),
+        ..TaskSettings::new(instance.clone(), 0)
+    };
+    let ports = Ports {
+        log: log.clone(),
+        codec,
+        telemetry: telemetry.clone(),
+        settings,
+    };
+    let mut service = Service::new(telemetry.clone());
+    let tasks = args.tasks.or(configuration.tasks).unwrap_or(1).max(1);
+    for name in &args.names {
+        start(name, &configuration, &ports, tasks, &mut service)?;
+    }
+    let listen = args.listen.clone().or_else(|| configuration.listen.clone());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let listener = runtime.block_on(bind(listen.as_deref()))?;
+    let address = listener.local_addr()?;
+    tracing::info!(instance, listen = %address, state = %state.join(&instance).display(), log = log.address(), names = ?args.names, "running");
+    let health = service.health();
+    let stop = service.stop();
+    runtime.spawn(async move {
+        let live = health.clone();
+        let ready = health.clone();
+        let app = axum::Router::new()
+            .route("/metrics", get(move || async move { telemetry.render() }))
+            .route(
+                "/health/live",
+                get(move || async move { answer(live.is_live(), &live) }),
+            )
+            .route(
+                "/health/ready",
+                get(move || async move { answer(ready.is_ready(), &ready) }),
+            );
+        if let Err(error) = axum::serve(listener, app).await {
+            tracing::error!(%error, "metrics and health are no longer served");
+        }
+    });
+    runtime.block_on(told_to_stop())?;
+    tracing::info!("stopping: what is in hand is finished or aborted");
+    stop.now();
+    let ended = service.join(Duration::from_secs(9));
+    tracing::info!(orderly = ended, "stopped");
+    Ok(if ended {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn start(
+    name: &str,
+    configuration: &Configuration,
+    ports: &Ports,
+    tasks: u32,
+    service: &mut Service,
+) -> anyhow::Result<()> {
+    let catalogue = Catalogue::compiled();
+    if let Some(registered) = processors::find(name) {
+        let needs = topics::needs_of(registered.descriptor, catalogue);
+        topics::verify(ports.log.as_ref(), &needs)?
+            .map_err(|missing| anyhow::anyhow!("{missing}"))?;
+        ports.codec.prepare(registered.descriptor.outputs)?;
+        ports.telemetry.declare(registered.descriptor.name);
+        for task in 0..tasks {
+            let ports = ports.clone();
+            service.processor(format!("{name}/{task}"), move || {
+                let settings = TaskSettings {
+                    task,
+                    ..ports.settings.clone()
+                };
+                ProcessorTask::new(
+                    (registered.make)(),
+                    ports.log.clone(),
+                    service::clock(),
+                    ports.codec.clone(),
+                    catalogue,
+                    ports.telemetry.clone(),
+                    settings,
+                )
+            })?;
+        }
+        return Ok(());
+    }
+    let Some(entry) = configuration.connectors.iter().find(|c| c.name == name) else {
+        let known: Vec<&str> = processors::ALL.iter().map(|p| p.descriptor.name).collect();
+        bail!(
+            "{name} is neither a processor ({}) nor a connector of the configuration",
+            known.join(", ")
+        );
+    };
+    let connector = shared::build(entry)?;
+    let accepts = connectors::find(&entry.kind).map_or(&[][..], |d| d.accepts);
+    ports.telemetry.declare(name);
+    if let Some(sink) = connector.sink() {
+        let (ports, name) = (ports.clone(), name.to_owned());
+        service.sink(format!("{name}.sink"), move || {
+            SinkTask::new(
+                &name,
+                accepts,
+                sink.clone(),
+                ports.log.clone(),
+                service::clock(),
+                ports.codec.clone(),
+                catalogue,
+                ports.telemetry.clone(),
+                ports.settings.clone(),
+            )
+        })?;
+    }
+    if connector.source().is_some() {
+        let (ports, name) = (ports.clone(), name.to_owned());
+        service.source(format!("{name}.source"), move || {
+            source_task(connector.as_ref(), &name, &ports, catalogue)
+        })?;
+    }
+    Ok(())
+}
+
+fn source_task(
+    connector: &dyn Connector,
+    name: &str,
+    ports: &Ports,
+    catalogue: &Catalogue,
+) -> Result<SourceTask, crate::pipeline::Fault> {
+    use crate::pipeline::{Code, Fault, Stage};
+    let Some(source) = connector.source() else {
+        return Err(Fault::halt(
+            Stage::Read,
+            Code::Bug,
+            format!("{name} has lost its source"),
+        ));
+    };
+    SourceTask::new(
+        name,
+        source,
+        ports.log.clone(),
+        service::clock(),
+        ports.codec.clone(),
+        catalogue,
+        ports.telemetry.clone(),
+        ports.settings.clone(),
+    )
+}
+
+fn default_state() -> PathBuf {
+    let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".local/state"));
+    base.or_else(home)
+        .unwrap_or_else(std::env::temp_dir)
+        .join("crossdock")
+}
+
+/// The name of this instance, and the lock that keeps it: given, or the first that is free.
+fn slot(given: Option<String>, state: &Path, args: &Args) -> anyhow::Result<(String, File)> {
+    let folder = state.join("slots");
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("the state folder {} cannot be made", folder.display()))?;
+    let base = format!("{}-{}", args.application, args.names.join("+"));
+    let names: Vec<String> = match given {
+        Some(name) => vec![name],
+        None => (0..SLOTS_MAX).map(|n| format!("{base}-{n}")).collect(),
+    };
+    for name in &names {
+        let file = File::create(folder.join(format!("{name}.lock")))?;
+        if file.try_lock().is_ok() {
+            return Ok((name.clone(), file));
+        }
+    }
+    bail!(
+        "an instance named {} runs on this host already; give another with --instance",
+        names[0]
+    )
+}
+
+async fn bind(listen: Option<&str>) -> anyhow::Result<tokio::net::TcpListener> {
+    let address = listen.unwrap_or("127.0.0.1:0");
+    tokio::net::TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{address} is taken; give another with --listen"))
+}
+
+fn answer(good: bool, health: &service::Health) -> (StatusCode, String) {
+    let lines = health
+        .conditions()
+        .into_iter()
+        .map(|(task, condition)| match condition {
+            Condition::Starting => format!("{task}: starting"),
+            Condition::Working => format!("{task}: working"),
+            Condition::Retrying(why) => format!("{task}: trying again: {why}"),
+            Condition::Halted(why) => format!("{task}: halted: {why}"),
+        });
+    let status = if good {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, lines.collect::<Vec<_>>().join("\n") + "\n")
+}
+
+async fn told_to_stop() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,375 @@
+//! Members of consumer groups.
+
+use super::super::{
+    Assignment, Consumer, GroupGeneration, GroupProtocol, GroupSpec, LogError, Offsets,
+    TopicPartition,
+};
+use super::{CALL_TIME_MAX, KafkaSettings, forward, forward_error, log_error};
+use crate::pipeline::{Headers, Origin, Record, pack_header};
+use bytes::{Bytes, BytesMut};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Headers as _, Message};
+use rdkafka::topic_partition_list::{Offset as RdOffset, TopicPartitionList};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Collects what rebalances do until the poll under way returns.
+#[derive(Default)]
+struct GroupContext(Mutex<Vec<Assignment>>);
+
+impl ClientContext for GroupContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        forward(level, facility, message);
+    }
+    fn error(&self, error: KafkaError, reason: &str) {
+        forward_error(&error, reason);
+    }
+}
+
+impl ConsumerContext for GroupContext {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let change = match rebalance {
+            Rebalance::Assign(list) if list.count() > 0 => Assignment::Gained(partitions_of(list)),
+            Rebalance::Revoke(list) if list.count() > 0 && consumer.assignment_lost() => {
+                Assignment::Lost(partitions_of(list))
+            }
+            Rebalance::Revoke(list) if list.count() > 0 => Assignment::Revoked(partitions_of(list)),
+            Rebalance::Error(error) => {
+                tracing::warn!(%error, "a rebalance failed");
+                return;
+            }
+            _ => return,
+        };
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(change);
+    }
+}
+
+pub(super) struct KafkaConsumer {
+    consumer: BaseConsumer<GroupContext>,
+    address: String,
+    topics: Vec<Arc<str>>,
+    owned: Vec<TopicPartition>,
+}
+
+impl KafkaConsumer {
+    pub fn join(settings: &KafkaSettings, spec: &GroupSpec) -> Result<Self, LogError> {
+        let mut config = settings.reading(spec.isolation);
+        config.set("group.id", &spec.group).set(
+            "max.poll.interval.ms",
+            spec.max_poll_interval.as_millis().to_string(),
+        );
+        if let Some(member) = &spec.member {
+            config.set("group.instance.id", member);
+        }
+        match spec.protocol {
+            GroupProtocol::Server => {
+                config
+                    .set("group.protocol", "consumer")
+                    .set("group.remote.assignor", "range");
+            }
+            classic => {
+                let strategy = if classic == GroupProtocol::Range {
+                    "range"
+                } else {
+                    "cooperative-sticky"
+                };
+                let session = spec.session_timeout.as_millis();
+                config
+                    .set("partition.assignment.strategy", strategy)
+                    .set("session.timeout.ms", session.to_string())
+                    .set("heartbeat.interval.ms", (session / 4).max(100).to_string());
+            }
+        }
+        let failed = |e: KafkaError| log_error(&settings.bootstrap, None, &e);
+        let consumer: BaseConsumer<GroupContext> = settings
+            .with_extra(config)
+            .create_with_context(GroupContext::default())
+            .map_err(failed)?;
+        let names: Vec<&str> = spec.topics.iter().map(|t| &**t).collect();
+        consumer.subscribe(&names).map_err(failed)?;
+        Ok(KafkaConsumer {
+            consumer,
+            address: settings.bootstrap.clone(),
+            topics: spec.topics.clone(),
+            owned: Vec::new(),
+        })
+    }
+
+    fn changes(&mut self) -> Vec<Assignment> {
+        let changes = std::mem::take(
+            &mut *self
+                .consumer
+                .context()
+                .0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        for change in &changes {
+            match change {
+                Assignment::Gained(gained) => self.owned.extend(gained.iter().cloned()),
+                Assignment::Revoked(gone) | Assignment::Lost(gone) => {
+                    self.owned.retain(|p| !gone.contains(p))
+                }
+            }
+        }
+        self.owned.sort();
+        self.owned.dedup();
+        changes
+    }
+
+    fn error(&self, error: &KafkaError) -> LogError {
+        log_error(&self.address, self.topics.first().map(|t| &**t), error)
+    }
+}
+
+impl Consumer for KafkaConsumer {
+    fn poll(
+        &mut self,
+        max: usize,
+        wait: Duration,
+        into: &mut Vec<Record>,
+    ) -> Result<Vec<Assignment>, LogError> {
+        let mut gathered = Gathered::default();
+        let mut changes = Vec::new();
+        let mut wait = wait;
+        // A poll without room still keeps the member alive and tells of rebalances.
+        let rounds = max.max(1);
+        for _ in 0..rounds {
+            let polled = self.consumer.poll(wait);
+            let more = match polled {
+                None => false,
+                Some(Ok(message)) if max > 0 => {
+                    gathered.add(&mut self.topics, &message);
+                    true
+                }
+                Some(Ok(message)) => {
+                    let at = TopicPartition::new(message.topic(), message.partition());
+                    let offset = message.offset();
+                    drop(message);
+                    self.seek(&at, offset)?;
+                    false
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => true,
+                Some(Err(error)) => match self.error(&error) {
+                    // The client reconnects by itself; the caller hears when a call of its own fails.
+                    LogError::Unreachable { .. } | LogError::TimedOut(_) => false,
+                    other => return Err(other),
+                },
+            };
+            let fresh = self.changes();
+            if !fresh.is_empty() {
+                changes.extend(fresh);
+                // What came before the change may belong to somebody else; what is still owned is
+                // read again.
+                let last = gathered.take_last_after_change(more);
+                for (partition, offset) in gathered.starts() {
+                    if self.owned.contains(&partition) {
+                        self.seek(&partition, offset)?;
+                    }
+                }
+                gathered = last;
+            }
+            if !more {
+                break;
+            }
+            wait = Duration::ZERO;
+        }
+        gathered.finish(into);
+        Ok(changes)
+    }
+
+    fn generation(&self) -> Result<GroupGeneration, LogError> {
+        match self.consumer.group_metadata() {
+            Some(metadata) => Ok(GroupGeneration(Arc::new(metadata))),
+            None => Err(LogError::Other("the consumer has no group".into())),
+        }
+    }
+
+    fn owned(&self) -> Vec<TopicPartition> {
+        self.owned.clone()
+    }
+
+    fn seek(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), LogError> {
+        // Right after an assignment the partition's fetcher may not run yet, and a seek is refused
+        // until it does.
+        let deadline = Instant::now() + CALL_TIME_MAX;
+        loop {
+            let sought = self.consumer.seek(
+                &partition.topic,
+                partition.partition,
+                RdOffset::Offset(offset),
+                CALL_TIME_MAX,
+            );
+            match sought {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() > deadline => return Err(self.error(&error)),
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.consumer
+            .pause(&list_of(partitions))
+            .map_err(|e| self.error(&e))
+    }
+
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.consumer
+            .resume(&list_of(partitions))
+            .map_err(|e| self.error(&e))
+    }
+
+    fn committed(&self, partitions: &[TopicPartition]) -> Result<Offsets, LogError> {
+        let found = self
+            .consumer
+            .committed_offsets(list_of(partitions), CALL_TIME_MAX)
+            .map_err(|e| self.error(&e))?;
+        Ok(offsets_of(&found))
+    }
+
+    fn commit(&mut self, offsets: &Offsets) -> Result<(), LogError> {
+        self.consumer
+            .commit(&offset_list(offsets), CommitMode::Sync)
+            .map_err(|e| self.error(&e))
+    }
+
+    fn watermarks(&self, partition: &TopicPartition) -> Result<(i64, i64), LogError> {
+        self.consumer
+            .fetch_watermarks(&partition.topic, partition.partition, CALL_TIME_MAX)
+            .map_err(|e| self.error(&e))
+    }
+}
+
+/// Records copied out of librdkafka's buffers into one of our own.
+#[derive(Default)]
+pub(super) struct Gathered {
+    buffer: BytesMut,
+    records: Vec<Raw>,
+}
+
+struct Raw {
+    origin: Origin,
+    timestamp_ms: i64,
+    key: Option<Range<usize>>,
+    value: Option<Range<usize>>,
+    headers: Range<usize>,
+}
+
+impl Gathered {
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    pub fn add<M: Message>(&mut self, topics: &mut Vec<Arc<str>>, message: &M) {
+        let name = message.topic();
+        let topic = match topics.iter().find(|t| ***t == *name) {
+            Some(topic) => topic.clone(),
+            None => {
+                topics.push(Arc::from(name));
+                Arc::from(name)
+            }
+        };
+        let buffer = &mut self.buffer;
+        let mut copy = |bytes: &[u8]| {
+            let from = buffer.len();
+            buffer.extend_from_slice(bytes);
+            from..buffer.len()
+        };
+        let key = message.key().map(&mut copy);
+        let value = message.payload().map(&mut copy);
+        let from = buffer.len();
+        for header in message.headers().into_iter().flat_map(|h| h.iter()) {
+            pack_header(buffer, header.key, header.value);
+        }
+        self.records.push(Raw {
+            origin: Origin {
+                topic,
+                partition: message.partition(),
+                offset: message.offset(),
+            },
+            timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
+            key,
+            value,
+            headers: from..buffer.len(),
+        });
+    }
+
+    /// The lowest offset of each partition.
+    fn starts(&self) -> Offsets {
+        let mut starts = Offsets::new();
+        for raw in &self.records {
+            let at = TopicPartition {
+                topic: raw.origin.topic.clone(),
+                partition: raw.origin.partition,
+            };
+            let lowest = starts.entry(at).or_insert(raw.origin.offset);
+            *lowest = (*lowest).min(raw.origin.offset);
+        }
+        starts
+    }
+
+    /// A rebalance happened while the last record was waited for: that record, if there is one,
+    /// came after it and stays.
+    fn take_last_after_change(&mut self, has_last: bool) -> Gathered {
+        let mut last = Gathered::default();
+        if has_last && let Some(raw) = self.records.pop() {
+            last.buffer.extend_from_slice(&self.buffer);
+            last.records.push(raw);
+        }
+        last
+    }
+
+    pub fn finish(self, into: &mut Vec<Record>) {
+        let whole: Bytes = self.buffer.freeze();
+        into.extend(self.records.into_iter().map(|raw| Record {
+            origin: raw.origin,
+            timestamp_ms: raw.timestamp_ms,
+            key: raw.key.map(|r| whole.slice(r)),
+            value: raw.value.map(|r| whole.slice(r)),
+            headers: Headers::from_packed(whole.slice(raw.headers)),
+        }));
+    }
+}
+
+pub(super) fn partitions_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
+    let mut found: Vec<_> = list
+        .elements()
+        .iter()
+        .map(|e| TopicPartition::new(e.topic(), e.partition()))
+        .collect();
+    found.sort();
+    found
+}
+
+pub(super) fn list_of(partitions: &[TopicPartition]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for p in partitions {
+        list.add_partition(&p.topic, p.partition);
+    }
+    list
+}
+
+pub(super) fn offset_list(offsets: &Offsets) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    for (p, offset) in offsets {
+        // An element just added always takes an offset.
+        let _ = list.add_partition_offset(&p.topic, p.partition, RdOffset::Offset(*offset));
+    }
+    list
+}
+
+pub(super) fn offsets_of(list: &TopicPartitionList) -> Offsets {
+    let known = |e: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match e.offset() {
+        RdOffset::Offset(offset) => Some((TopicPartition::new(e.topic(), e.partition()), offset)),
+        _ => None,
+    };
+    list.elements().into_iter().filter_map(known).collect()
+}

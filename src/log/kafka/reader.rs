@@ -1,0 +1,203 @@
+//! Readers of explicit partitions, and when they have caught up.
+//!
+//! librdkafka tells of a partition's end by partition number alone, so each topic has a client of
+//! its own. The end counts only once the log is known to be stable up to where it ended when the
+//! reader was opened: an end that was reached in front of an open transaction is none.
+
+use super::super::{Admin, Isolation, LogError, Offset, Reader, TopicPartition};
+use super::admin::KafkaAdmin;
+use super::consumer::Gathered;
+use super::{CALL_TIME_MAX, KafkaSettings, forward, forward_error, log_error};
+use crate::pipeline::Record;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::topic_partition_list::{Offset as RdOffset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        forward(level, facility, message);
+    }
+    fn error(&self, error: KafkaError, reason: &str) {
+        forward_error(&error, reason);
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+struct Place {
+    next: i64,
+    end: i64,
+    /// The log is stable up to `end`.
+    stable: bool,
+    reached: bool,
+}
+
+struct Topic {
+    name: Arc<str>,
+    consumer: BaseConsumer<Quiet>,
+    places: BTreeMap<i32, Place>,
+}
+
+pub(super) struct KafkaReader {
+    address: String,
+    topics: Vec<Topic>,
+}
+
+impl KafkaReader {
+    pub fn open(
+        settings: &KafkaSettings,
+        admin: &KafkaAdmin,
+        from: &[(TopicPartition, Offset)],
+        isolation: Isolation,
+    ) -> Result<Self, LogError> {
+        let mut config = settings.reading(isolation);
+        config
+            .set("group.id", "crossdock.reader")
+            .set("enable.partition.eof", "true");
+        let config = settings.with_extra(config);
+        let failed = |e: KafkaError| log_error(&settings.bootstrap, None, &e);
+        let mut topics: Vec<Topic> = Vec::new();
+        for (at, offset) in from {
+            let (first, end) = admin.watermarks(at)?;
+            let next = match offset {
+                Offset::Beginning => first,
+                Offset::End => end,
+                Offset::At(offset) => (*offset).max(first),
+            };
+            let index = match topics.iter().position(|t| t.name == at.topic) {
+                Some(index) => index,
+                None => {
+                    let consumer = config.create_with_context(Quiet).map_err(failed)?;
+                    topics.push(Topic {
+                        name: at.topic.clone(),
+                        consumer,
+                        places: BTreeMap::new(),
+                    });
+                    topics.len() - 1
+                }
+            };
+            topics[index].places.insert(
+                at.partition,
+                Place {
+                    next,
+                    end,
+                    stable: false,
+                    reached: next >= end,
+                },
+            );
+        }
+        let mut reader = KafkaReader {
+            address: settings.bootstrap.clone(),
+            topics,
+        };
+        for topic in &mut reader.topics {
+            topic
+                .stabilise()
+                .map_err(|e| log_error(&reader.address, Some(&topic.name), &e))?;
+            let mut list = TopicPartitionList::new();
+            for (partition, place) in &topic.places {
+                let _ = list.add_partition_offset(
+                    &topic.name,
+                    *partition,
+                    RdOffset::Offset(place.next),
+                );
+            }
+            topic
+                .consumer
+                .assign(&list)
+                .map_err(|e| log_error(&reader.address, Some(&topic.name), &e))?;
+        }
+        Ok(reader)
+    }
+}
+
+impl Topic {
+    /// Looks whether the log has become stable up to the end. Returns the partitions that have.
+    fn stabilise(&mut self) -> Result<Vec<i32>, KafkaError> {
+        let mut now_stable = Vec::new();
+        for (partition, place) in self.places.iter_mut().filter(|(_, p)| !p.stable) {
+            let (_, stable_end) =
+                self.consumer
+                    .fetch_watermarks(&self.name, *partition, CALL_TIME_MAX)?;
+            if stable_end >= place.end {
+                place.stable = true;
+                now_stable.push(*partition);
+            }
+        }
+        Ok(now_stable)
+    }
+}
+
+impl Reader for KafkaReader {
+    fn poll(&mut self, max: usize, wait: Duration, into: &mut Vec<Record>) -> Result<(), LogError> {
+        let share = wait / self.topics.len().max(1) as u32;
+        for topic in &mut self.topics {
+            let name = topic.name.clone();
+            let error = |e: &KafkaError| log_error(&self.address, Some(&name), e);
+            if topic.places.values().any(|p| !p.stable) {
+                for partition in topic.stabilise().map_err(|e| error(&e))? {
+                    // An end reported before does not count: ask for it anew.
+                    let next = topic.places[&partition].next;
+                    let sought = topic.consumer.seek(
+                        &topic.name,
+                        partition,
+                        RdOffset::Offset(next),
+                        CALL_TIME_MAX,
+                    );
+                    sought.map_err(|e| error(&e))?;
+                }
+            }
+            let mut gathered = Gathered::default();
+            let mut names = vec![topic.name.clone()];
+            let mut wait = share;
+            while gathered.len() < max {
+                match topic.consumer.poll(wait) {
+                    None => break,
+                    Some(Ok(message)) => {
+                        if let Some(place) = topic.places.get_mut(&message.partition()) {
+                            place.next = message.offset() + 1;
+                        }
+                        gathered.add(&mut names, &message);
+                    }
+                    Some(Err(KafkaError::PartitionEOF(partition))) => {
+                        if let Some(place) = topic.places.get_mut(&partition).filter(|p| p.stable) {
+                            place.reached = true;
+                            place.next = place.next.max(place.end);
+                        }
+                        if topic.places.values().all(|p| p.reached) {
+                            break;
+                        }
+                        continue;
+                    }
+                    Some(Err(e)) => match error(&e) {
+                        LogError::Unreachable { .. } | LogError::TimedOut(_) => break,
+                        other => return Err(other),
+                    },
+                }
+                wait = Duration::ZERO;
+            }
+            gathered.finish(into);
+        }
+        Ok(())
+    }
+
+    fn caught_up(&self) -> bool {
+        self.topics
+            .iter()
+            .flat_map(|t| t.places.values())
+            .all(|p| p.reached || p.next >= p.end)
+    }
+
+    fn position(&self, partition: &TopicPartition) -> Option<i64> {
+        let topic = self.topics.iter().find(|t| t.name == partition.topic)?;
+        topic.places.get(&partition.partition).map(|p| p.next)
+    }
+}
