@@ -8,13 +8,18 @@ pub mod fake;
 mod file;
 mod http;
 mod medusa;
+mod reference;
 mod vendure;
 
 use crate::pipeline::ConnectorDescriptor;
 
 /// Every kind of connector.
-pub const ALL: &[&ConnectorDescriptor] =
-    &[&file::DESCRIPTOR, &medusa::DESCRIPTOR, &vendure::DESCRIPTOR];
+pub const ALL: &[&ConnectorDescriptor] = &[
+    &file::DESCRIPTOR,
+    &medusa::DESCRIPTOR,
+    &reference::DESCRIPTOR,
+    &vendure::DESCRIPTOR,
+];
 
 /// The kind with this name.
 pub fn find(kind: &str) -> Option<&'static ConnectorDescriptor> {

@@ -32,6 +32,9 @@ pub struct TaskSettings {
     pub static_membership: bool,
     /// Most records waiting in a sink.
     pub queue_records_max: usize,
+    /// Most calls of a sink at a time, where that is fewer than its connector allows. One makes the
+    /// order of calls that of the records, so that a run repeats itself.
+    pub calls_max: usize,
 }
 
 impl TaskSettings {
@@ -50,6 +53,7 @@ impl TaskSettings {
             protocol: GroupProtocol::Range,
             static_membership: true,
             queue_records_max: 20_000,
+            calls_max: usize::MAX,
         }
     }
 

@@ -190,7 +190,6 @@ impl SinkTask {
             while let Some(Some(done)) = futures::FutureExt::now_or_never(self.calls.next()) {
                 finished += self.finish(done)?;
             }
-            self.dispatch(self.clock.now());
         }
         self.commit_when_due()?;
         Ok(match restoring {
@@ -206,6 +205,11 @@ impl SinkTask {
                     .map(|at| at.max(self.target.not_before)),
             },
         })
+    }
+
+    /// Whether calls are under way.
+    pub fn is_calling(&self) -> bool {
+        !self.calls.is_empty()
     }
 
     /// As [`SinkTask::step`] without reading more: for the end, when calls under way are awaited.
@@ -393,7 +397,11 @@ impl SinkTask {
         if now < self.target.not_before {
             return;
         }
-        let calls_max = if unwell { 1 } else { capabilities.calls_max };
+        let calls_max = if unwell {
+            1
+        } else {
+            capabilities.calls_max.min(self.settings.calls_max)
+        };
         while self.calls.len() < calls_max {
             let mut deliveries = Vec::new();
             while deliveries.len() < capabilities.batch_records_max.max(1) {
