@@ -9,13 +9,15 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{
-    BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer,
+    BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
 };
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Largest record that the client takes; topics say less, and are checked before.
 const RECORD_BYTES_MAX: usize = 16 << 20;
+/// Delivery reports are taken in after so many records.
+const REPORTS_EVERY: u32 = 512;
 /// A new transactional producer waits this long for the end of what its predecessor left.
 const INIT_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -50,10 +52,11 @@ impl ProducerContext for Deliveries {
 }
 
 pub(super) struct KafkaProducer {
-    producer: ThreadedProducer<Deliveries>,
+    producer: BaseProducer<Deliveries>,
     failed: Arc<Mutex<Option<String>>>,
     address: String,
     transactional: bool,
+    sent: u32,
 }
 
 impl KafkaProducer {
@@ -80,7 +83,7 @@ impl KafkaProducer {
         }
         let failed = Arc::new(Mutex::new(None));
         let error = |e: KafkaError| log_error(&settings.bootstrap, None, &e);
-        let producer: ThreadedProducer<Deliveries> = settings
+        let producer: BaseProducer<Deliveries> = settings
             .with_extra(config)
             .create_with_context(Deliveries(failed.clone()))
             .map_err(error)?;
@@ -90,6 +93,7 @@ impl KafkaProducer {
             failed,
             address: settings.bootstrap.clone(),
             transactional,
+            sent: 0,
         };
         if transactional {
             made.producer
@@ -125,6 +129,20 @@ impl KafkaProducer {
         }
     }
 
+    /// Waits until no record is under way. The client's own flush waits in steps of 100 ms, and its
+    /// poll for all the time it is given.
+    fn drained(&self) -> bool {
+        let deadline = Instant::now() + CALL_TIME_MAX;
+        while self.producer.in_flight_count() > 0 {
+            if Instant::now() > deadline {
+                return false;
+            }
+            self.producer.poll(Duration::from_millis(1));
+        }
+        self.producer.poll(Duration::ZERO);
+        true
+    }
+
     fn delivery_failure(&self) -> Option<LogError> {
         let failed = self
             .failed
@@ -153,6 +171,10 @@ impl Producer for KafkaProducer {
     }
 
     fn send(&mut self, record: Outgoing<'_>) -> Result<(), LogError> {
+        self.sent = self.sent.wrapping_add(1);
+        if self.sent.is_multiple_of(REPORTS_EVERY) {
+            self.producer.poll(Duration::ZERO);
+        }
         let mut out: BaseRecord<'_, [u8], [u8]> =
             BaseRecord::to(record.topic).timestamp(record.timestamp_ms);
         if let Some(partition) = record.partition {
@@ -194,8 +216,7 @@ impl Producer for KafkaProducer {
     }
 
     fn poll(&mut self, wait: Duration) {
-        // A thread of the client serves delivery reports; this only gives it time.
-        std::thread::sleep(wait.min(Duration::from_millis(20)));
+        self.producer.poll(wait);
     }
 
     fn send_offsets(
@@ -227,6 +248,10 @@ impl Producer for KafkaProducer {
     }
 
     fn abort(&mut self) -> Result<(), LogError> {
+        // Nobody else takes in delivery reports, and the client waits for those of what it drops.
+        self.producer
+            .purge(PurgeConfig::default().queue().inflight());
+        self.drained();
         let aborted = self
             .producer
             .abort_transaction(CALL_TIME_MAX)
@@ -236,13 +261,15 @@ impl Producer for KafkaProducer {
     }
 
     fn flush(&mut self) -> Result<(), LogError> {
-        self.producer
-            .flush(CALL_TIME_MAX)
-            .map_err(|e| match self.transactional {
-                // Nothing has been asked of the transaction yet: it can be aborted.
-                true => LogError::Abort(e.to_string()),
-                false => log_error(&self.address, None, &e),
-            })?;
+        if !self.drained() {
+            let words = "records were not acknowledged in time".to_owned();
+            // Nothing has been asked of the transaction yet: it can be aborted.
+            return Err(if self.transactional {
+                LogError::Abort(words)
+            } else {
+                LogError::TimedOut(words)
+            });
+        }
         self.delivery_failure().map_or(Ok(()), Err)
     }
 }
