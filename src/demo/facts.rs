@@ -161,6 +161,7 @@ pub(super) fn command(
         channel_id: wish.channel.into(),
         qty: whole(wish.quantity),
         expires_at: (action == ReservationAction::Hold).then_some(wish.expires_at),
+        promise_at: None,
         reason: None,
     };
     SourceRecord {

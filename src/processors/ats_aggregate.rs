@@ -1,19 +1,18 @@
-//! `ats-aggregate`: what all eligible locations together can promise to each channel.
+//! `ats-aggregate`: what all locations together can promise to each channel.
 //!
-//! The first change is published at once, then at most one a key in [`PUBLISH_INTERVAL`]; a change
-//! between nothing and something never waits.
+//! When something is published, and what, is decided by [`Network`]: the first change at once, then
+//! at most one a key in 50 ms; a change between nothing and something never waits. Which locations
+//! serve a channel is decided by stock-ledger, which takes an offer back when one no longer does.
 
 use crate::contract::event::{
-    AvailabilityChanged, ChannelStatus, Confidence, Event, EventMeta, Origin, Outcome,
-    PositionKind, Text,
+    AvailabilityChanged, Confidence, Event, EventMeta, Origin, Outcome, PositionKind, Text,
 };
 use crate::contract::topic;
-use crate::domain::stock::{Network, Offer};
-use crate::domain::{Decimal, Timestamp, event_id, split_key};
+use crate::domain::stock::{Network, Offer, Publication};
+use crate::domain::{Decimal, Timestamp, compound_key, event_id, split_key};
 use crate::pipeline::{Code, Context, Fault, Inbound, Processor, ProcessorDescriptor, Stage};
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
-use uuid::Uuid;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 /// What `ats-aggregate` is.
 pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
@@ -24,22 +23,14 @@ pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
     outputs: &[topic::STOCK_ATS],
 };
 
-/// Least time between two publications of a key, except to and from zero.
-pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(50);
 const SOURCE: &str = "crossdock/ats-aggregate";
 
 /// The processor.
 #[derive(Default)]
 pub struct AtsAggregate {
-    channels: BTreeMap<Text, Channel>,
+    /// The unit of each channel that has one.
+    units: BTreeMap<Text, Decimal>,
     bytes: Vec<u8>,
-}
-
-#[derive(Clone, PartialEq)]
-struct Channel {
-    locations: BTreeSet<Text>,
-    unit: Option<Decimal>,
-    buffer: Decimal,
 }
 
 impl AtsAggregate {
@@ -48,54 +39,29 @@ impl AtsAggregate {
         Self::default()
     }
 
+    /// Publishes what is due and writes the state back. `due` is the timer that is set.
     fn finish(
         &mut self,
         key: &str,
         mut network: Network,
+        due: Option<Timestamp>,
         cause: Option<&EventMeta>,
         context: &mut Context<'_>,
     ) {
         let parts = split_key(key);
-        let channel_id = parts.get(1).map_or("", String::as_str);
-        let channel = self.channels.get(channel_id);
-        let eligible = |location: &str| channel.is_none_or(|c| c.locations.contains(location));
-        let unit = channel.and_then(|c| c.unit);
-        let buffer = channel.map_or(Decimal::ZERO, |c| c.buffer);
-        let (ats, backorderable) = network.availability(eligible, unit, buffer);
-        let before = network.published;
-        if before == Some((ats, backorderable)) {
-            network.due = None;
-        } else {
-            let earliest = network.published_at.plus(PUBLISH_INTERVAL);
-            let crosses_zero = before.is_none_or(|(b, backorder)| {
-                b.is_zero() != ats.is_zero() || backorder != backorderable
-            });
-            if crosses_zero || context.now() >= earliest {
-                network.version += 1;
-                let event = AvailabilityChanged {
-                    meta: meta(key, network.version, cause),
-                    sku: parts.first().map_or("", String::as_str).into(),
-                    channel_id: channel_id.into(),
-                    scope: "NETWORK".into(),
-                    ats_version: network.version,
-                    ats,
-                    previous_ats: before.map(|(b, _)| b),
-                    backorderable,
-                    next_receipt_at: None,
-                    as_of: cause.map_or(network.published_at, |m| m.occurred_at),
-                    confidence: Confidence::High,
-                };
-                context.emit(topic::STOCK_ATS, key, event);
-                network.published = Some((ats, backorderable));
-                network.published_at = context.now();
-                network.due = None;
-            } else {
-                network.due = Some(earliest);
-            }
+        let part = |n: usize| parts.get(n).map_or("", String::as_str);
+        let unit = self.units.get(part(1)).copied();
+        if let Some(publication) = network.publish(unit, context.now()) {
+            let event = availability(key, part(0), part(1), &publication, cause);
+            context.emit(topic::STOCK_ATS, key, event);
         }
-        context.set_timer(key, network.due);
+        if network.due() != due {
+            context.set_timer(key, network.due());
+        }
         network.to_state(&mut self.bytes);
-        context.state().put(key.as_bytes(), &self.bytes);
+        if context.state().get(key.as_bytes()) != Some(&self.bytes) {
+            context.state().put(key.as_bytes(), &self.bytes);
+        }
     }
 }
 
@@ -111,28 +77,20 @@ impl Processor for AtsAggregate {
         context: &mut Context<'_>,
     ) -> Result<(), Fault> {
         let mut network = load(key, context)?;
+        let due = network.due();
         let mut cause = None;
         for (index, i) in inbound.iter().enumerate() {
             let Event::ChannelLevel(e) = &i.event else {
-                context.reject(
-                    index,
-                    Fault::reject(
-                        Stage::Process,
-                        Code::WrongContract,
-                        format!("ats-aggregate has no use for {}", i.event.contract()),
-                    ),
-                );
+                let message = format!("ats-aggregate has no use for {}", i.event.contract());
+                let fault = Fault::reject(Stage::Process, Code::WrongContract, message);
+                context.reject(index, fault);
                 continue;
             };
-            if crate::domain::compound_key(&[&e.sku, &e.channel_id]) != key {
-                let message = format!(
-                    "the key is {key}, the value is of {}|{}",
-                    e.sku, e.channel_id
-                );
-                context.reject(
-                    index,
-                    Fault::reject(Stage::Validate, Code::WrongKey, message),
-                );
+            let own_key = compound_key(&[&e.sku, &e.channel_id]);
+            if own_key != key {
+                let message = format!("the key is {key}, the value is of {own_key}");
+                let fault = Fault::reject(Stage::Validate, Code::WrongKey, message);
+                context.reject(index, fault);
                 continue;
             }
             let offer = Offer {
@@ -141,19 +99,22 @@ impl Processor for AtsAggregate {
                 buffer: e.buffer,
                 backorderable: e.backorderable,
                 active: e.active,
+                complete: e.confidence == Confidence::High,
+                as_of: e.as_of,
             };
-            if network.offer(&e.location_id, offer) {
-                cause = Some(&e.meta);
-                context.settle(index, Outcome::Applied, None);
-            } else {
-                context.settle(
-                    index,
-                    Outcome::Superseded,
-                    Some("a newer level of the location is known"),
-                );
+            match network.offer(&e.location_id, offer) {
+                Ordering::Greater => {
+                    cause = Some(&e.meta);
+                    context.settle(index, Outcome::Applied, None);
+                }
+                Ordering::Equal => context.settle(index, Outcome::Duplicate, None),
+                Ordering::Less => {
+                    let reason = "a newer offer of the location is known";
+                    context.settle(index, Outcome::Superseded, Some(reason));
+                }
             }
         }
-        self.finish(key, network, cause, context);
+        self.finish(key, network, due, cause, context);
         Ok(())
     }
 
@@ -164,51 +125,51 @@ impl Processor for AtsAggregate {
         context: &mut Context<'_>,
     ) -> Result<(), Fault> {
         let network = load(key, context)?;
-        self.finish(key, network, None, context);
+        // It has fired: whatever follows sets it again.
+        context.set_timer(key, None);
+        self.finish(key, network, None, None, context);
         Ok(())
     }
 
     fn table(&mut self, _topic: &str, key: &str, event: Option<&Event>) -> bool {
-        let after = match event {
-            Some(Event::Channel(c)) => Some(Channel {
-                locations: match c.status {
-                    ChannelStatus::Inactive => BTreeSet::new(),
-                    _ => c.eligible_locations.iter().cloned().collect(),
-                },
-                unit: c.unit,
-                buffer: c.default_buffer,
-            }),
+        let unit = match event {
+            Some(Event::Channel(channel)) => channel.unit,
             _ => None,
         };
-        let before = match after.clone() {
-            Some(channel) => self.channels.insert(key.into(), channel),
-            None => self.channels.remove(key),
+        let before = match unit {
+            Some(unit) => self.units.insert(key.into(), unit),
+            None => self.units.remove(key),
         };
-        before != after
+        before != unit
     }
 
     fn restored_timer(&self, key: &[u8], value: &[u8]) -> Option<(Text, Timestamp)> {
-        let due = Network::from_state(value).ok()?.due?;
+        let due = Network::due_of(value).ok()??;
         Some((std::str::from_utf8(key).ok()?.into(), due))
     }
 }
 
 fn load(key: &str, context: &mut Context<'_>) -> Result<Network, Fault> {
-    match context.state().get(key.as_bytes()) {
-        None => Ok(Network::default()),
-        Some(bytes) => Network::from_state(bytes).map_err(|e| {
-            Fault::halt(
-                Stage::Process,
-                Code::Bug,
-                format!("state of {key} cannot be read"),
-            )
-            .caused_by(e)
-        }),
-    }
+    let Some(bytes) = context.state().get(key.as_bytes()) else {
+        return Ok(Network::default());
+    };
+    Network::from_state(bytes).map_err(|e| {
+        let message = format!(
+            "state of {key} cannot be read; remove the checkpoint and restart to rebuild it from the changelog"
+        );
+        Fault::halt(Stage::Process, Code::Bug, message).caused_by(e)
+    })
 }
 
-fn meta(key: &str, version: i64, cause: Option<&EventMeta>) -> EventMeta {
-    EventMeta {
+fn availability(
+    key: &str,
+    sku: &str,
+    channel: &str,
+    publication: &Publication,
+    cause: Option<&EventMeta>,
+) -> AvailabilityChanged {
+    let version = publication.version;
+    let meta = EventMeta {
         event_id: event_id(
             SOURCE,
             0,
@@ -220,11 +181,27 @@ fn meta(key: &str, version: i64, cause: Option<&EventMeta>) -> EventMeta {
         source: SOURCE.into(),
         source_position: version,
         position_kind: PositionKind::Version,
-        occurred_at: cause.map_or_else(Timestamp::default, |m| m.occurred_at),
+        occurred_at: publication.as_of,
         tenant_id: "default".into(),
         correlation_id: cause.map_or_else(|| key.into(), |m| m.correlation_id.clone()),
-        causation_id: cause.map(|m| m.event_id).filter(|id| *id != Uuid::nil()),
+        causation_id: cause.map(|m| m.event_id),
         origin: Origin::Source,
         ..EventMeta::default()
+    };
+    AvailabilityChanged {
+        meta,
+        sku: sku.into(),
+        channel_id: channel.into(),
+        scope: "NETWORK".into(),
+        ats_version: version,
+        ats: publication.now.ats,
+        previous_ats: publication.before.map(|before| before.ats),
+        backorderable: publication.now.backorderable,
+        next_receipt_at: None,
+        as_of: publication.as_of,
+        confidence: match publication.now.complete {
+            true => Confidence::High,
+            false => Confidence::Degraded,
+        },
     }
 }

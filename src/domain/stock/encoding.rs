@@ -1,245 +1,217 @@
-//! How positions, segments, claims and networks are kept in state: a version byte, then fields in
-//! order, numbers as zigzag varints. Private to this build's state; not a contract.
+//! How positions, runs, claims and networks are kept in state: a version byte, then fields in
+//! order, numbers as varints. Private to Crossdock's state; not a contract.
 
-use super::claims::{Claim, ClaimStatus, Mode};
-use super::ledger::{Effect, Entry, EntryKind, Ledger, Level, Segment};
-use super::network::{Network, Offer};
-use super::{Allocation, Oversell, Policy};
 use crate::domain::{Decimal, Position, Timestamp};
 use compact_str::CompactString as Text;
-use std::collections::{BTreeMap, BTreeSet};
 
-const VERSION: u8 = 1;
+/// First byte of everything in state.
+pub(super) const VERSION: u8 = 1;
 
 /// State bytes that this build did not write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("state bytes are damaged or of another version")]
 pub struct Corrupt;
 
-type Read<T> = Result<T, Corrupt>;
+pub(super) type Read<T> = Result<T, Corrupt>;
 
-/// A value with a place in state.
-trait Stored: Sized {
-    fn write(&self, out: &mut Vec<u8>);
-    fn read(input: &mut &[u8]) -> Read<Self>;
+const fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
 }
 
-impl Stored for i64 {
-    fn write(&self, out: &mut Vec<u8>) {
-        let mut rest = ((self << 1) ^ (self >> 63)) as u64;
+const fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
+/// Appends fields to a buffer.
+pub(super) trait Write {
+    fn byte(&mut self, value: u8);
+    fn fixed(&mut self, bytes: &[u8]);
+
+    fn unsigned(&mut self, value: u64) {
+        let mut rest = value;
         while rest >= 0x80 {
-            out.push(rest as u8 | 0x80);
+            self.byte(rest as u8 | 0x80);
             rest >>= 7;
         }
-        out.push(rest as u8);
+        self.byte(rest as u8);
     }
-    fn read(input: &mut &[u8]) -> Read<Self> {
+    fn signed(&mut self, value: i64) {
+        self.unsigned(zigzag(value));
+    }
+    /// Whole numbers, the usual case, take four digits less.
+    fn quantity(&mut self, value: Decimal) {
+        let units = value.units();
+        if units % Decimal::ONE.units() == 0 {
+            self.unsigned(zigzag(units / Decimal::ONE.units()) << 1);
+        } else {
+            // The mark takes the place of the top bit, which goes apart.
+            let bits = zigzag(units);
+            self.unsigned((bits << 1) | 1);
+            self.byte((bits >> 63) as u8);
+        }
+    }
+    fn id(&mut self, value: u128) {
+        self.fixed(&value.to_be_bytes());
+    }
+    fn text(&mut self, value: &str) {
+        self.unsigned(value.len() as u64);
+        self.fixed(value.as_bytes());
+    }
+    fn time(&mut self, value: Timestamp) {
+        self.signed(value.0);
+    }
+    fn position(&mut self, value: Position) {
+        self.signed(i64::from(value.epoch));
+        self.signed(value.sequence);
+    }
+    fn optional<T: Copy>(&mut self, value: Option<T>, mut write: impl FnMut(&mut Self, T)) {
+        self.byte(u8::from(value.is_some()));
+        if let Some(value) = value {
+            write(self, value);
+        }
+    }
+}
+
+impl Write for Vec<u8> {
+    fn byte(&mut self, value: u8) {
+        self.push(value);
+    }
+    fn fixed(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// Reads fields from the front of a slice.
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Behind the version byte.
+    pub(super) fn new(bytes: &'a [u8]) -> Read<Self> {
+        match bytes.split_first() {
+            Some((&VERSION, rest)) => Ok(Reader { rest }),
+            _ => Err(Corrupt),
+        }
+    }
+    pub(super) fn end(&self) -> Read<()> {
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(Corrupt)
+        }
+    }
+    pub(super) fn byte(&mut self) -> Read<u8> {
+        let (byte, rest) = self.rest.split_first().ok_or(Corrupt)?;
+        self.rest = rest;
+        Ok(*byte)
+    }
+    pub(super) fn fixed(&mut self, length: usize) -> Read<&'a [u8]> {
+        let (front, rest) = self.rest.split_at_checked(length).ok_or(Corrupt)?;
+        self.rest = rest;
+        Ok(front)
+    }
+    pub(super) fn unsigned(&mut self) -> Read<u64> {
         let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let (byte, rest) = input.split_first().ok_or(Corrupt)?;
-            *input = rest;
-            value |= u64::from(byte & 0x7f) << shift;
+        for (index, byte) in self.rest.iter().enumerate().take(10) {
+            value |= u64::from(byte & 0x7f) << (7 * index);
             if byte & 0x80 == 0 {
-                return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
+                self.rest = &self.rest[index + 1..];
+                return Ok(value);
             }
         }
         Err(Corrupt)
     }
-}
-
-macro_rules! stored_as {
-    ($($type:ty: $to:expr, $from:expr;)+) => {$(
-        impl Stored for $type {
-            fn write(&self, out: &mut Vec<u8>) { ($to)(self).write(out) }
-            fn read(input: &mut &[u8]) -> Read<Self> { Stored::read(input).and_then($from) }
+    pub(super) fn signed(&mut self) -> Read<i64> {
+        Ok(unzigzag(self.unsigned()?))
+    }
+    pub(super) fn quantity(&mut self) -> Read<Decimal> {
+        let value = self.unsigned()?;
+        if value & 1 == 0 {
+            return unzigzag(value >> 1)
+                .checked_mul(Decimal::ONE.units())
+                .map(Decimal::from_units)
+                .ok_or(Corrupt);
         }
-    )+};
-}
-
-stored_as! {
-    i32: |v: &i32| i64::from(*v), |v: i64| i32::try_from(v).map_err(|_| Corrupt);
-    u32: |v: &u32| i64::from(*v), |v: i64| u32::try_from(v).map_err(|_| Corrupt);
-    bool: |v: &bool| i64::from(*v), |v: i64| Ok(v != 0);
-    Decimal: |v: &Decimal| v.units(), |v: i64| Ok(Decimal::from_units(v));
-    Timestamp: |v: &Timestamp| v.0, |v: i64| Ok(Timestamp(v));
-    f64: |v: &f64| v.to_bits() as i64, |v: i64| Ok(f64::from_bits(v as u64));
-    EntryKind: |v: &EntryKind| *v as i64, |v: i64| pick(v, &[EntryKind::Counted, EntryKind::Included, EntryKind::Waiting, EntryKind::Claim]);
-    Mode: |v: &Mode| *v as i64, |v: i64| pick(v, &[Mode::Strict, Mode::Forced]);
-    Oversell: |v: &Oversell| *v as i64, |v: i64| pick(v, &[Oversell::Block, Oversell::BackorderToLimit, Oversell::Allow]);
-    ClaimStatus: |v: &ClaimStatus| *v as i64, |v: i64| pick(v, &[
-        ClaimStatus::Unseen, ClaimStatus::Held, ClaimStatus::Confirmed, ClaimStatus::Rejected, ClaimStatus::Backordered,
-        ClaimStatus::PartiallyConsumed, ClaimStatus::Consumed, ClaimStatus::Released, ClaimStatus::Expired,
-    ]);
-}
-
-fn pick<T: Copy>(index: i64, all: &[T]) -> Read<T> {
-    usize::try_from(index)
-        .ok()
-        .and_then(|i| all.get(i).copied())
-        .ok_or(Corrupt)
-}
-
-impl Stored for u128 {
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.to_be_bytes());
+        let top = u64::from(self.byte()?);
+        Ok(Decimal::from_units(unzigzag((value >> 1) | (top << 63))))
     }
-    fn read(input: &mut &[u8]) -> Read<Self> {
-        let (front, rest) = input.split_first_chunk().ok_or(Corrupt)?;
-        *input = rest;
-        Ok(u128::from_be_bytes(*front))
+    pub(super) fn id(&mut self) -> Read<u128> {
+        let bytes = self.fixed(16)?;
+        bytes
+            .try_into()
+            .map(u128::from_be_bytes)
+            .map_err(|_| Corrupt)
     }
-}
-
-impl Stored for Text {
-    fn write(&self, out: &mut Vec<u8>) {
-        (self.len() as i64).write(out);
-        out.extend_from_slice(self.as_bytes());
+    pub(super) fn text(&mut self) -> Read<Text> {
+        let length = self.count()?;
+        Text::from_utf8(self.fixed(length)?).map_err(|_| Corrupt)
     }
-    fn read(input: &mut &[u8]) -> Read<Self> {
-        let length = count(input)?;
-        let (front, rest) = input.split_at_checked(length).ok_or(Corrupt)?;
-        *input = rest;
-        Text::from_utf8(front).map_err(|_| Corrupt)
+    pub(super) fn time(&mut self) -> Read<Timestamp> {
+        Ok(Timestamp(self.signed()?))
     }
-}
-
-fn count(input: &mut &[u8]) -> Read<usize> {
-    usize::try_from(i64::read(input)?)
-        .ok()
-        .filter(|n| *n <= input.len())
-        .ok_or(Corrupt)
-}
-
-impl<T: Stored> Stored for Option<T> {
-    fn write(&self, out: &mut Vec<u8>) {
-        self.is_some().write(out);
-        if let Some(value) = self {
-            value.write(out);
+    pub(super) fn position(&mut self) -> Read<Position> {
+        Ok(Position {
+            epoch: i32::try_from(self.signed()?).map_err(|_| Corrupt)?,
+            sequence: self.signed()?,
+        })
+    }
+    pub(super) fn number<T: TryFrom<u64>>(&mut self) -> Read<T> {
+        T::try_from(self.unsigned()?).map_err(|_| Corrupt)
+    }
+    /// A length, never more than what is left to read: a damaged one must not allocate.
+    pub(super) fn count(&mut self) -> Read<usize> {
+        self.number::<usize>().and_then(|count| {
+            if count <= self.rest.len() {
+                Ok(count)
+            } else {
+                Err(Corrupt)
+            }
+        })
+    }
+    pub(super) fn optional<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Read<T>,
+    ) -> Read<Option<T>> {
+        match self.byte()? {
+            0 => Ok(None),
+            1 => read(self).map(Some),
+            _ => Err(Corrupt),
         }
     }
-    fn read(input: &mut &[u8]) -> Read<Self> {
-        if bool::read(input)? {
-            T::read(input).map(Some)
-        } else {
-            Ok(None)
+    pub(super) fn one_of<T: Copy>(&mut self, all: &[T]) -> Read<T> {
+        let index = usize::from(self.byte()?);
+        all.get(index).copied().ok_or(Corrupt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn numbers_round_trip(signed in any::<i64>(), units in any::<i64>(), id in any::<u128>()) {
+            let mut out = vec![VERSION];
+            out.signed(signed);
+            out.quantity(Decimal::from_units(units));
+            out.quantity(Decimal::from_units(units / 10_000 * 10_000));
+            out.id(id);
+            let mut reader = Reader::new(&out).expect("version");
+            prop_assert_eq!(reader.signed(), Ok(signed));
+            prop_assert_eq!(reader.quantity(), Ok(Decimal::from_units(units)));
+            prop_assert_eq!(reader.quantity(), Ok(Decimal::from_units(units / 10_000 * 10_000)));
+            prop_assert_eq!(reader.id(), Ok(id));
+            prop_assert!(reader.end().is_ok());
         }
     }
-}
 
-impl<T: Stored> Stored for Vec<T> {
-    fn write(&self, out: &mut Vec<u8>) {
-        (self.len() as i64).write(out);
-        self.iter().for_each(|item| item.write(out));
-    }
-    fn read(input: &mut &[u8]) -> Read<Self> {
-        (0..count(input)?).map(|_| T::read(input)).collect()
-    }
-}
-
-impl<K: Stored + Ord, V: Stored> Stored for BTreeMap<K, V> {
-    fn write(&self, out: &mut Vec<u8>) {
-        (self.len() as i64).write(out);
-        for (key, value) in self {
-            key.write(out);
-            value.write(out);
-        }
-    }
-    fn read(input: &mut &[u8]) -> Read<Self> {
-        (0..count(input)?)
-            .map(|_| Ok((K::read(input)?, V::read(input)?)))
-            .collect()
-    }
-}
-
-impl<T: Stored + Ord> Stored for BTreeSet<T> {
-    fn write(&self, out: &mut Vec<u8>) {
-        (self.len() as i64).write(out);
-        self.iter().for_each(|item| item.write(out));
-    }
-    fn read(input: &mut &[u8]) -> Read<Self> {
-        (0..count(input)?).map(|_| T::read(input)).collect()
-    }
-}
-
-macro_rules! stored_tuple {
-    ($($name:ident: $index:tt),+) => {
-        impl<$($name: Stored),+> Stored for ($($name,)+) {
-            fn write(&self, out: &mut Vec<u8>) { $(self.$index.write(out);)+ }
-            fn read(input: &mut &[u8]) -> Read<Self> { Ok(($($name::read(input)?,)+)) }
-        }
-    };
-}
-stored_tuple!(A: 0, B: 1);
-stored_tuple!(A: 0, B: 1, C: 2);
-
-macro_rules! stored_struct {
-    ($type:ident: $($field:ident),+) => {
-        impl Stored for $type {
-            fn write(&self, out: &mut Vec<u8>) { $(self.$field.write(out);)+ }
-            fn read(input: &mut &[u8]) -> Read<Self> { Ok($type { $($field: Stored::read(input)?),+ }) }
-        }
-    };
-}
-
-stored_struct!(Position: epoch, sequence);
-stored_struct!(Effect: sellable, damaged, held, incoming);
-stored_struct!(Entry: id, position, recorded_at, effect, kind);
-stored_struct!(Segment: number, lowest, highest, newest, count);
-stored_struct!(Allocation: hard, share_percent, buffer);
-stored_struct!(Policy: version, safety, allocations, oversell, backorder_limit);
-stored_struct!(Level: totals, reserved, backordered, safety, ats, overcommitted);
-stored_struct!(Claim: id, order, line, channel, mode, status, requested, held, consumed, backordered, expires_at, confirmed, version, sequence, ats_before, early_confirm);
-stored_struct!(Ledger: authority, policy, level_version, offer_version, sequence, emitted, offered, as_of, totals, base, folded_through, newest, inline, segments, next_segment, waiting, active, backordered, backorders, expiring, overcommitted_raised);
-stored_struct!(Offer: version, ats, buffer, backorderable, active);
-stored_struct!(Network: offers, version, published, published_at, due);
-
-fn to_bytes<T: Stored>(value: &T, out: &mut Vec<u8>) {
-    out.clear();
-    out.push(VERSION);
-    value.write(out);
-}
-
-fn from_bytes<T: Stored>(bytes: &[u8]) -> Read<T> {
-    let mut input = match bytes.split_first() {
-        Some((&VERSION, rest)) => rest,
-        _ => return Err(Corrupt),
-    };
-    let value = T::read(&mut input)?;
-    if input.is_empty() {
-        Ok(value)
-    } else {
-        Err(Corrupt)
-    }
-}
-
-macro_rules! state_form {
-    ($($type:ident),+) => {$(
-        impl $type {
-            /// Writes the form kept in state into `out`, replacing what it holds.
-            pub fn to_state(&self, out: &mut Vec<u8>) { to_bytes(self, out) }
-            /// Reads the form kept in state.
-            ///
-            /// # Errors
-            /// When the bytes are not of this build's form.
-            pub fn from_state(bytes: &[u8]) -> Result<Self, Corrupt> { from_bytes(bytes) }
-        }
-    )+};
-}
-state_form!(Ledger, Claim, Network);
-
-impl Entry {
-    /// Writes a segment in the form kept in state.
-    pub fn segment_to_state(entries: &[Entry], out: &mut Vec<u8>) {
-        out.clear();
-        out.push(VERSION);
-        (entries.len() as i64).write(out);
-        entries.iter().for_each(|e| e.write(out));
-    }
-    /// Reads a segment.
-    ///
-    /// # Errors
-    /// When the bytes are not of this build's form.
-    pub fn segment_from_state(bytes: &[u8]) -> Result<Vec<Entry>, Corrupt> {
-        from_bytes(bytes)
+    #[test]
+    fn a_damaged_length_is_an_error_and_allocates_nothing() {
+        let mut reader = Reader::new(&[VERSION, 0xff, 0xff, 0x03]).expect("version");
+        assert_eq!(reader.text(), Err(Corrupt));
+        assert!(Reader::new(&[9]).is_err());
+        assert!(Reader::new(&[]).is_err());
     }
 }

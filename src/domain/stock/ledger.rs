@@ -1,509 +1,446 @@
-//! One position: buckets, the identities of recent facts, and availability.
-//!
-//! Running totals are kept, so a delta costs the same whatever the history. The identities of the
-//! deltas within the [`HORIZON`](super::HORIZON) are kept beside them: to know duplicates, and to
-//! rebase when a snapshot arrives. Few of them stand in the position itself; the others are spilled
-//! into segments on a [`Shelf`], written once and dropped when they fold.
+//! One position: its state, and how the state is kept.
 
-use super::claims::Claim;
-use super::{HORIZON, Policy, later};
+use super::agenda::Agenda;
+use super::availability::Offered;
+use super::claims::{self, Decision, Verdict};
+use super::encoding::{Corrupt, Read, Reader, VERSION, Write};
+use super::identities::{Entry, Identities, Kind, seconds};
+use super::movement::Effect;
+use super::policy::{Allocation, Oversell, Policy};
+use super::position::{Applied, Rank, Refusal};
+use super::shelf::Shelf;
+use super::{HORIZON, Level};
 use crate::domain::{Decimal, Position, Timestamp};
 use compact_str::CompactString as Text;
-use std::collections::{BTreeMap, BTreeSet};
-
-/// Identities in the position itself; more are spilled.
-const INLINE_MAX: usize = 16;
-/// Small segments that are merged into one large one.
-const SMALL_MAX: usize = 16;
-/// Large segments; with more, the oldest folds before its time.
-const LARGE_MAX: usize = 256;
-
-/// Quantities by state of the goods.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Effect {
-    /// Physical, undamaged, not held.
-    pub sellable: Decimal,
-    /// Damaged.
-    pub damaged: Decimal,
-    /// Held for quality.
-    pub held: Decimal,
-    /// Announced and on the way here.
-    pub incoming: Decimal,
-}
-
-impl std::ops::AddAssign for Effect {
-    fn add_assign(&mut self, other: Effect) {
-        self.sellable += other.sellable;
-        self.damaged += other.damaged;
-        self.held += other.held;
-        self.incoming += other.incoming;
-    }
-}
-
-/// A movement of goods at this position.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Delta {
-    /// The fact's id.
-    pub id: u128,
-    /// Its place in the authority's order.
-    pub position: Position,
-    /// When it was recorded.
-    pub recorded_at: Timestamp,
-    /// What it changes.
-    pub effect: Effect,
-}
-
-/// What the authority says it has, as of a position.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Snapshot {
-    /// The fact's id.
-    pub id: u128,
-    /// All movements up to here are in it.
-    pub as_of: Position,
-    /// When it was recorded.
-    pub recorded_at: Timestamp,
-    /// Quantity sellable, commitments included.
-    pub sellable: Decimal,
-    /// Other quantities; `None` leaves them as they are.
-    pub damaged: Option<Decimal>,
-    /// Held for quality.
-    pub held: Option<Decimal>,
-    /// Announced and on the way.
-    pub incoming: Option<Decimal>,
-}
-
-/// How a fact ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Applied {
-    /// It changed the position.
-    Applied,
-    /// It was known.
-    Duplicate,
-    /// A newer truth includes it already.
-    Superseded,
-    /// It belongs to an epoch whose snapshot has not come yet.
-    Buffered,
-}
-
-/// Why a fact cannot be taken in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// It is older than what is remembered: whether it was applied before cannot be known.
-    LateBeyondHorizon,
-    /// Too many facts wait for the snapshot of their epoch.
-    TooManyBuffered,
-}
-
-/// What an identity stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EntryKind {
-    /// A delta that counts in the totals.
-    Counted,
-    /// A delta that a snapshot includes.
-    Included,
-    /// A delta that waits for its epoch's snapshot.
-    Waiting,
-    /// A finished claim, kept until it can no longer be asked for.
-    Claim,
-}
-
-/// A remembered fact.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Entry {
-    /// Id of the fact or claim.
-    pub id: u128,
-    /// Place in the authority's order.
-    pub position: Position,
-    /// When it was recorded.
-    pub recorded_at: Timestamp,
-    /// Its effect, for rebasing.
-    pub effect: Effect,
-    /// What it stands for.
-    pub kind: EntryKind,
-}
-
-/// A spilled run of entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Segment {
-    pub number: u32,
-    pub lowest: Position,
-    pub highest: Position,
-    pub newest: Timestamp,
-    pub count: u32,
-}
-
-/// Where spilled entries and claims are kept.
-pub trait Shelf {
-    /// The entries of a segment; empty when there is none.
-    fn segment(&self, number: u32) -> Vec<Entry>;
-    /// Writes a segment.
-    fn put_segment(&mut self, number: u32, entries: &[Entry]);
-    /// Removes a segment.
-    fn drop_segment(&mut self, number: u32);
-    /// A claim.
-    fn claim(&self, id: u128) -> Option<Claim>;
-    /// Writes a claim.
-    fn put_claim(&mut self, claim: &Claim);
-    /// Removes a claim.
-    fn drop_claim(&mut self, id: u128);
-}
 
 /// The stock of one SKU at one location.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ledger {
-    /// The source whose facts count; others are for reconciliation only.
-    pub authority: Option<Text>,
-    /// Rules of this position.
-    pub policy: Policy,
-    /// Version of the level last emitted.
-    pub level_version: i64,
-    /// Version of the offers last emitted.
-    pub offer_version: i64,
+    pub(super) authority: Option<Text>,
+    pub(super) policy: Option<Box<Policy>>,
+    pub(super) level_version: i64,
+    pub(super) offer_version: i64,
+    pub(super) offered: Vec<(Text, Offered)>,
     /// Number of the last decision.
-    pub sequence: i64,
-    /// What was last emitted of the level.
-    pub emitted: Option<Level>,
-    /// What was last emitted for each channel.
-    pub offered: BTreeMap<Text, Decimal>,
-    /// Latest business time of a fact that counted.
-    pub as_of: Timestamp,
-    pub(super) totals: Effect,
-    pub(super) base: Option<(Position, u128)>,
-    pub(super) folded_through: Option<Position>,
+    pub(super) sequence: i64,
+    /// Latest business time of any fact heard.
+    pub(super) as_of: Timestamp,
+    /// Latest record time of anything heard: the stream's own clock.
     pub(super) newest: Timestamp,
-    pub(super) inline: Vec<Entry>,
-    pub(super) segments: Vec<Segment>,
-    pub(super) next_segment: u32,
+    pub(super) totals: Effect,
+    /// The newest snapshot that states each bucket.
+    pub(super) bases: [Option<Rank>; Effect::BUCKETS],
+    /// The earliest epoch heard of, while there is no base.
+    pub(super) opening: Option<i32>,
+    /// Greatest position forgotten: whether an unknown fact up to here is new cannot be known.
+    pub(super) folded_through: Option<Position>,
+    /// Latest record time, in seconds, of a forgotten claim.
+    pub(super) claims_folded_s: Option<i64>,
+    /// Remembered movements of epochs whose snapshot has not come.
     pub(super) waiting: u32,
+    pub(super) identities: Identities,
     /// Claimed units by channel.
-    pub(super) active: BTreeMap<Text, Decimal>,
+    pub(super) active: Vec<(Text, Decimal)>,
     pub(super) backordered: Decimal,
-    /// Backordered claims: promise, then age.
-    pub(super) backorders: BTreeSet<(Timestamp, i64, u128)>,
-    /// Claims that expire.
-    pub(super) expiring: BTreeSet<(Timestamp, u128)>,
-    /// Whether OVERCOMMITTED has been raised and not resolved.
-    pub overcommitted_raised: bool,
+    pub(super) agenda: Agenda,
 }
 
-/// A position as others see it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Level {
-    /// Physical quantities.
-    pub totals: Effect,
-    /// Claimed.
-    pub reserved: Decimal,
-    /// Accepted without stock.
-    pub backordered: Decimal,
-    /// Never promised.
-    pub safety: Decimal,
-    /// Available to sell over all channels.
-    pub ats: Decimal,
-    /// Claims beyond the physical stock.
-    pub overcommitted: Decimal,
+/// Where a record stands in its topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Partition.
+    pub partition: i32,
+    /// Offset.
+    pub offset: i64,
+}
+
+impl Place {
+    pub(super) fn write(self, out: &mut Vec<u8>) {
+        out.signed(i64::from(self.partition));
+        out.signed(self.offset);
+    }
+    pub(super) fn read(input: &mut Reader<'_>) -> Read<Self> {
+        Ok(Place {
+            partition: i32::try_from(input.signed()?).map_err(|_| Corrupt)?,
+            offset: input.signed()?,
+        })
+    }
+}
+
+/// A record that waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// A movement of an epoch whose snapshot had not come.
+    Movement(Place),
+    /// A confirmation whose hold had not come.
+    Confirm(Place),
+}
+
+/// How a record ended that had waited.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolved {
+    /// The record.
+    pub waited: Waited,
+    /// Its outcome.
+    pub outcome: Applied,
+    /// What became of the claim that a movement consumed.
+    pub claim: Option<Verdict>,
+}
+
+/// What happened besides the outcome of the record at hand, in order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Journal {
+    /// Decisions on claims, by ascending sequence.
+    pub decisions: Vec<Decision>,
+    /// Records that had waited and have ended now.
+    pub resolved: Vec<Resolved>,
+}
+
+impl Journal {
+    /// Forgets what was written, keeping the room.
+    pub fn clear(&mut self) {
+        self.decisions.clear();
+        self.resolved.clear();
+    }
 }
 
 impl Ledger {
-    /// Applies a movement. Its reservation effect, if any, is the caller's to apply whenever the
-    /// result is not [`Applied::Duplicate`]: a snapshot that includes the goods does not end claims.
-    ///
-    /// # Errors
-    /// When the fact is beyond the horizon, or too many wait for their epoch.
-    pub fn delta(&mut self, delta: &Delta, shelf: &mut dyn Shelf) -> Result<Applied, Refusal> {
-        if self.knows(delta.id, delta.position, shelf) {
-            return Ok(Applied::Duplicate);
-        }
-        if self
-            .folded_through
-            .is_some_and(|through| delta.position <= through)
-        {
-            return Err(Refusal::LateBeyondHorizon);
-        }
-        let epoch = self.base.map_or(0, |(position, _)| position.epoch);
-        let (kind, applied) = if delta.position.epoch > epoch {
-            if self.waiting >= 1_024 {
-                return Err(Refusal::TooManyBuffered);
+    /// Whether facts of `source` count here. The first source heard at a position is its authority;
+    /// facts of any other are for reconciliation only, for positions of two sources have no common
+    /// order.
+    pub fn is_authority(&mut self, source: &str) -> bool {
+        match &self.authority {
+            Some(authority) => authority == source,
+            None => {
+                self.authority = Some(source.into());
+                true
             }
-            self.waiting += 1;
-            (EntryKind::Waiting, Applied::Buffered)
-        } else if self.base.is_some_and(|(base, _)| delta.position <= base) {
-            (EntryKind::Included, Applied::Superseded)
-        } else {
-            self.totals += delta.effect;
-            (EntryKind::Counted, Applied::Applied)
-        };
-        let entry = Entry {
-            id: delta.id,
-            position: delta.position,
-            recorded_at: delta.recorded_at,
-            effect: delta.effect,
-            kind,
-        };
-        self.remember(entry, shelf);
-        Ok(applied)
-    }
-
-    /// Takes a snapshot as the new base. Returns how it ended, and what differed from what was
-    /// predicted for its position.
-    ///
-    /// # Errors
-    /// When movements after its position have folded, so that they cannot be added to it any more.
-    pub fn snapshot(
-        &mut self,
-        snapshot: &Snapshot,
-        shelf: &mut dyn Shelf,
-    ) -> Result<(Applied, Decimal), Refusal> {
-        if let Some((base, id)) = self.base
-            && snapshot.as_of <= base
-        {
-            return Ok((
-                if id == snapshot.id {
-                    Applied::Duplicate
-                } else {
-                    Applied::Superseded
-                },
-                Decimal::ZERO,
-            ));
         }
-        if self
-            .folded_through
-            .is_some_and(|through| snapshot.as_of < through)
-        {
-            return Err(Refusal::LateBeyondHorizon);
-        }
-        let (mut after, mut after_counted) = (Effect::default(), Effect::default());
-        let mut waiting = 0;
-        self.rewrite(shelf, |entry| {
-            if entry.kind == EntryKind::Claim {
-                return;
-            }
-            let counted = entry.kind == EntryKind::Counted;
-            entry.kind = if entry.position <= snapshot.as_of {
-                EntryKind::Included
-            } else {
-                if counted {
-                    after_counted += entry.effect;
-                }
-                if entry.position.epoch > snapshot.as_of.epoch {
-                    waiting += 1;
-                    EntryKind::Waiting
-                } else {
-                    after += entry.effect;
-                    EntryKind::Counted
-                }
-            };
-        });
-        let predicted = self.totals.sellable - after_counted.sellable;
-        self.totals = Effect {
-            sellable: snapshot.sellable + after.sellable,
-            damaged: snapshot
-                .damaged
-                .map_or(self.totals.damaged, |q| q + after.damaged),
-            held: snapshot.held.map_or(self.totals.held, |q| q + after.held),
-            incoming: snapshot
-                .incoming
-                .map_or(self.totals.incoming, |q| q + after.incoming),
-        };
-        self.waiting = waiting;
-        self.base = Some((snapshot.as_of, snapshot.id));
-        self.newest = later(self.newest, snapshot.recorded_at);
-        Ok((Applied::Applied, snapshot.sellable - predicted))
     }
 
-    /// What the position would have predicted for a snapshot that is only to be compared.
-    pub fn drift(&self, snapshot: &Snapshot, shelf: &dyn Shelf) -> Decimal {
-        let mut after = Decimal::ZERO;
-        self.each(shelf, |entry| {
-            if entry.kind == EntryKind::Counted && entry.position > snapshot.as_of {
-                after += entry.effect.sellable;
-            }
-        });
-        snapshot.sellable - (self.totals.sellable - after)
+    /// The source whose facts count.
+    pub fn authority(&self) -> Option<&str> {
+        self.authority.as_deref()
     }
 
-    /// Physical quantities now.
-    pub fn totals(&self) -> Effect {
-        self.totals
+    /// The rules of this position.
+    pub fn policy(&self) -> &Policy {
+        static NONE: Policy = Policy::NONE;
+        self.policy.as_deref().unwrap_or(&NONE)
     }
 
-    /// Facts remembered, in the position and on the shelf.
+    /// Version of the level last emitted; zero when none was.
+    pub fn level_version(&self) -> i64 {
+        self.level_version
+    }
+
+    /// Counts an emission of the level and returns its version.
+    pub fn next_level_version(&mut self) -> i64 {
+        self.level_version += 1;
+        self.level_version
+    }
+
+    /// Number of the last decision.
+    pub fn sequence(&self) -> i64 {
+        self.sequence
+    }
+
+    /// Facts remembered, in the header and on the shelf.
     pub fn remembered(&self) -> usize {
-        self.inline.len()
-            + self
-                .segments
-                .iter()
-                .map(|s| s.count as usize)
-                .sum::<usize>()
+        self.identities.len()
     }
 
-    /// Claimed units, over all channels.
-    pub fn reserved(&self) -> Decimal {
-        self.active.values().copied().sum()
-    }
-
-    /// The level as it is now.
-    pub fn level(&self) -> Level {
-        let reserved = self.reserved();
-        let free = self.totals.sellable - reserved;
-        Level {
-            totals: Effect {
-                incoming: self.totals.incoming.or_zero(),
-                ..self.totals
-            },
-            reserved,
-            backordered: self.backordered,
-            safety: self.policy.safety,
-            ats: (free - self.policy.safety).or_zero(),
-            overcommitted: (reserved - self.totals.sellable.or_zero()).or_zero(),
-        }
-    }
-
-    /// Available to sell to `channel` at this position; what STRICT grants go by.
-    pub fn ats(&self, channel: &str) -> Decimal {
-        let claimed = |c: &str| self.active.get(c).copied().unwrap_or_default();
-        let unused = |c: &str, hard: Decimal| (hard - claimed(c)).or_zero();
-        let allocation = self.policy.allocations.get(channel);
-        let kept: Decimal = self
+    /// Takes a newer policy.
+    ///
+    /// # Errors
+    /// When state is damaged.
+    pub fn set_policy(
+        &mut self,
+        policy: Policy,
+        recorded_at: Timestamp,
+        shelf: &mut dyn Shelf,
+        journal: &mut Journal,
+    ) -> Result<Applied, Refusal> {
+        if let Some(known) = self
             .policy
-            .allocations
-            .iter()
-            .filter_map(|(c, a)| Some(unused(c, a.hard?)))
-            .sum();
-        let own = allocation
-            .and_then(|a| a.hard)
-            .map_or(Decimal::ZERO, |hard| unused(channel, hard));
-        let pool = self.totals.sellable - self.reserved() - self.policy.safety - kept;
-        let mut ats = pool + own;
-        if let Some(percent) = allocation.and_then(|a| a.share_percent) {
-            ats = ats.min(
-                (self.totals.sellable - self.policy.safety)
-                    .or_zero()
-                    .percent(percent)
-                    - claimed(channel),
-            );
-        }
-        ats.or_zero()
-    }
-
-    /// Takes a newer policy. Returns whether it was newer.
-    pub fn set_policy(&mut self, policy: Policy) -> bool {
-        let newer = policy.version > self.policy.version;
-        if newer {
-            self.policy = policy;
-        }
-        newer
-    }
-
-    /// Whether a fact is remembered. Only segments whose positions could hold it are looked into.
-    fn knows(&self, id: u128, position: Position, shelf: &dyn Shelf) -> bool {
-        self.inline.iter().any(|e| e.id == id)
-            || self
-                .segments
-                .iter()
-                .filter(|s| (s.lowest..=s.highest).contains(&position))
-                .any(|s| shelf.segment(s.number).iter().any(|e| e.id == id))
-    }
-
-    /// Adds an entry, spills what is too much for the position, folds what is beyond the horizon.
-    pub(super) fn remember(&mut self, entry: Entry, shelf: &mut dyn Shelf) {
-        self.newest = later(self.newest, entry.recorded_at);
-        self.inline.push(entry);
-        let horizon = self.newest.minus(HORIZON);
-        while self.segments.first().is_some_and(|s| s.newest < horizon) || self.large() > LARGE_MAX
+            .as_deref()
+            .filter(|p| policy.version <= p.version)
         {
-            self.fold_oldest(shelf);
+            return Ok(if policy == *known {
+                Applied::Duplicate
+            } else {
+                Applied::Superseded
+            });
         }
-        if self.inline.len() < INLINE_MAX {
-            return;
+        self.policy = Some(Box::new(policy));
+        self.hear(recorded_at);
+        self.promote(recorded_at, shelf, journal)?;
+        Ok(Applied::Applied)
+    }
+
+    /// Finds beforehand which of `ids` are remembered on the shelf. Not needed, but faster than
+    /// finding each when it comes.
+    ///
+    /// # Errors
+    /// When state is damaged.
+    pub fn seek(
+        &mut self,
+        ids: impl Iterator<Item = u128> + Clone,
+        shelf: &dyn Shelf,
+    ) -> Result<(), Refusal> {
+        Ok(self.identities.seek(ids, shelf)?)
+    }
+
+    /// The stream's clock moves on.
+    pub(super) fn hear(&mut self, recorded_at: Timestamp) {
+        self.newest = self.newest.max(recorded_at);
+    }
+
+    /// The epoch whose movements count, and no later one's.
+    pub(super) fn trusted_epoch(&self) -> Option<i32> {
+        self.bases[0]
+            .as_ref()
+            .map(|base| base.as_of.epoch)
+            .or(self.opening)
+    }
+
+    /// Forgets what is beyond the horizon, moves to the shelf what is too much for the header, and
+    /// writes the header into `out`, replacing what it holds.
+    ///
+    /// # Errors
+    /// When state is damaged.
+    pub fn store(
+        &mut self,
+        shelf: &mut dyn Shelf,
+        journal: &mut Journal,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        let horizon_s = seconds(self.newest.minus(HORIZON));
+        let trusted = self.trusted_epoch().unwrap_or(i32::MAX);
+        for entry in self.identities.tidy(trusted, horizon_s, shelf)? {
+            self.forget(&entry, shelf, journal)?;
         }
-        // Entries beyond the horizon fold without being spilled first.
-        let spilled = std::mem::take(&mut self.inline);
-        let (old, young): (Vec<Entry>, Vec<Entry>) = spilled.into_iter().partition(|e| {
-            e.recorded_at < horizon && e.kind != EntryKind::Waiting && self.segments.is_empty()
-        });
-        self.fold(&old, shelf);
-        if young.len() < INLINE_MAX {
-            self.inline = young;
-            return;
+        self.agenda.tidy(shelf, claims::is_open)?;
+        self.write(out);
+        Ok(())
+    }
+
+    fn forget(
+        &mut self,
+        entry: &Entry,
+        shelf: &mut dyn Shelf,
+        journal: &mut Journal,
+    ) -> Result<(), Refusal> {
+        match entry.kind {
+            Kind::Movement => {
+                self.folded_through = self.folded_through.max(Some(entry.position));
+            }
+            // A snapshot that comes again is older than the base.
+            Kind::Snapshot => {}
+            Kind::Claim => {
+                self.claims_folded_s = self.claims_folded_s.max(Some(entry.recorded_s));
+                self.forget_claim(entry.claim_id(), entry.recorded_s, shelf, journal)?;
+            }
         }
-        self.spill(&young, shelf);
-        if self.segments.len() - self.large() >= SMALL_MAX {
-            let small = self.segments.split_off(self.large());
-            let merged: Vec<Entry> = small.iter().flat_map(|s| shelf.segment(s.number)).collect();
-            small.iter().for_each(|s| shelf.drop_segment(s.number));
-            self.spill(&merged, shelf);
+        Ok(())
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.clear();
+        out.byte(VERSION);
+        let has_claims =
+            !self.active.is_empty() || !self.backordered.is_zero() || !self.agenda.is_empty();
+        let parts = [
+            self.authority.is_some(),
+            self.policy.is_some(),
+            self.opening.is_some(),
+            self.folded_through.is_some(),
+            self.claims_folded_s.is_some(),
+            self.waiting != 0,
+            has_claims,
+        ];
+        let bit = |(index, part): (usize, &bool)| u8::from(*part) << index;
+        out.byte(parts.iter().enumerate().map(bit).sum());
+        out.unsigned(self.level_version as u64);
+        out.unsigned(self.offer_version as u64);
+        out.unsigned(self.sequence as u64);
+        out.time(self.as_of);
+        out.signed(self.newest.0.wrapping_sub(self.as_of.0));
+        for total in self.totals.buckets() {
+            out.quantity(total);
+        }
+        if let Some(authority) = &self.authority {
+            out.text(authority);
+        }
+        if let Some(policy) = &self.policy {
+            write_policy(policy, out);
+        }
+        if let Some(opening) = self.opening {
+            out.signed(i64::from(opening));
+        }
+        if let Some(position) = self.folded_through {
+            out.position(position);
+        }
+        if let Some(folded) = self.claims_folded_s {
+            out.signed(folded);
+        }
+        if self.waiting != 0 {
+            out.unsigned(u64::from(self.waiting));
+        }
+        self.write_bases(out);
+        out.unsigned(self.offered.len() as u64);
+        for (channel, offered) in &self.offered {
+            out.text(channel);
+            offered.write(out);
+        }
+        self.identities.write(out);
+        if has_claims {
+            out.quantity(self.backordered);
+            out.unsigned(self.active.len() as u64);
+            for (channel, quantity) in &self.active {
+                out.text(channel);
+                out.quantity(*quantity);
+            }
+            self.agenda.write(out);
         }
     }
 
-    /// Large segments come before small ones: they hold older entries.
-    fn large(&self) -> usize {
-        self.segments
-            .iter()
-            .filter(|s| s.count as usize > INLINE_MAX)
-            .count()
-    }
-
-    fn spill(&mut self, entries: &[Entry], shelf: &mut dyn Shelf) {
-        let number = self.next_segment;
-        self.next_segment += 1;
-        let positions = || {
-            entries
-                .iter()
-                .filter(|e| e.kind != EntryKind::Claim)
-                .map(|e| e.position)
-        };
-        let segment = Segment {
-            number,
-            lowest: positions().min().unwrap_or_default(),
-            highest: positions().max().unwrap_or_default(),
-            newest: entries
-                .iter()
-                .map(|e| e.recorded_at)
-                .max()
-                .unwrap_or_default(),
-            count: entries.len() as u32,
-        };
-        shelf.put_segment(number, entries);
-        self.segments.push(segment);
-    }
-
-    fn fold_oldest(&mut self, shelf: &mut dyn Shelf) {
-        let oldest = self.segments.remove(0);
-        let entries = shelf.segment(oldest.number);
-        shelf.drop_segment(oldest.number);
-        self.fold(&entries, shelf);
-    }
-
-    /// Forgets entries: their effect stays in the totals, their identities go.
-    fn fold(&mut self, entries: &[Entry], shelf: &mut dyn Shelf) {
-        for entry in entries {
-            match entry.kind {
-                EntryKind::Claim => shelf.drop_claim(entry.id),
-                // A fact that waits for its epoch's snapshot is never forgotten.
-                EntryKind::Waiting => self.inline.push(*entry),
-                EntryKind::Counted | EntryKind::Included => {
-                    self.folded_through = self.folded_through.max(Some(entry.position))
+    /// Usually one snapshot is the base of all buckets that have one.
+    fn write_bases(&self, out: &mut Vec<u8>) {
+        for (index, base) in self.bases.iter().enumerate() {
+            match base {
+                None => out.byte(0),
+                Some(_) if index > 0 && *base == self.bases[0] => out.byte(1),
+                Some(rank) => {
+                    out.byte(2);
+                    out.position(rank.as_of);
+                    out.time(rank.recorded_at);
+                    out.id(rank.id);
                 }
             }
         }
     }
 
-    fn each(&self, shelf: &dyn Shelf, mut each: impl FnMut(&Entry)) {
-        self.inline.iter().for_each(&mut each);
-        for segment in &self.segments {
-            shelf.segment(segment.number).iter().for_each(&mut each);
+    /// Reads a header.
+    ///
+    /// # Errors
+    /// When the bytes are not of this build's form.
+    pub fn from_state(bytes: &[u8]) -> Result<Self, Corrupt> {
+        let mut input = Reader::new(bytes)?;
+        let input = &mut input;
+        let parts = input.byte()?;
+        let has = |part: u8| parts & (1 << part) != 0;
+        let mut ledger = Ledger {
+            level_version: input.number()?,
+            offer_version: input.number()?,
+            sequence: input.number()?,
+            as_of: input.time()?,
+            ..Ledger::default()
+        };
+        ledger.newest = Timestamp(ledger.as_of.0.wrapping_add(input.signed()?));
+        let mut totals = [Decimal::ZERO; Effect::BUCKETS];
+        for total in &mut totals {
+            *total = input.quantity()?;
+        }
+        ledger.totals = Effect::from_buckets(totals);
+        if has(0) {
+            ledger.authority = Some(input.text()?);
+        }
+        if has(1) {
+            ledger.policy = Some(Box::new(read_policy(input)?));
+        }
+        if has(2) {
+            ledger.opening = Some(i32::try_from(input.signed()?).map_err(|_| Corrupt)?);
+        }
+        if has(3) {
+            ledger.folded_through = Some(input.position()?);
+        }
+        if has(4) {
+            ledger.claims_folded_s = Some(input.signed()?);
+        }
+        if has(5) {
+            ledger.waiting = input.number()?;
+        }
+        for index in 0..ledger.bases.len() {
+            ledger.bases[index] = match input.byte()? {
+                0 => None,
+                1 => ledger.bases[0],
+                2 => Some(Rank {
+                    as_of: input.position()?,
+                    recorded_at: input.time()?,
+                    id: input.id()?,
+                }),
+                _ => return Err(Corrupt),
+            };
+        }
+        for _ in 0..input.count()? {
+            ledger.offered.push((input.text()?, Offered::read(input)?));
+        }
+        ledger.identities = Identities::read(input)?;
+        if has(6) {
+            ledger.backordered = input.quantity()?;
+            for _ in 0..input.count()? {
+                ledger.active.push((input.text()?, input.quantity()?));
+            }
+            ledger.agenda = Agenda::read(input)?;
+        }
+        input.end()?;
+        Ok(ledger)
+    }
+
+    /// The due time of the next hold to expire, read from a header without the rest of it.
+    ///
+    /// # Errors
+    /// As [`Ledger::from_state`].
+    pub fn timer_of(bytes: &[u8]) -> Result<Option<Timestamp>, Corrupt> {
+        // Positions without claims, nearly all of them, are known by one bit.
+        match bytes {
+            [VERSION, parts, ..] if parts & (1 << 6) == 0 => Ok(None),
+            _ => Ok(Ledger::from_state(bytes)?.next_expiry()),
         }
     }
 
-    fn rewrite(&mut self, shelf: &mut dyn Shelf, mut change: impl FnMut(&mut Entry)) {
-        self.inline.iter_mut().for_each(&mut change);
-        for segment in &self.segments {
-            let before = shelf.segment(segment.number);
-            let mut after = before.clone();
-            after.iter_mut().for_each(&mut change);
-            if after != before {
-                shelf.put_segment(segment.number, &after);
-            }
-        }
+    /// The level that the state in `bytes` stands for; what was emitted last when the version is
+    /// not zero.
+    pub fn emitted(&self) -> Option<Level> {
+        (self.level_version > 0).then(|| self.level())
     }
+}
+
+fn write_policy(policy: &Policy, out: &mut Vec<u8>) {
+    out.signed(policy.version);
+    out.quantity(policy.safety);
+    out.byte(policy.oversell as u8);
+    out.optional(policy.backorder_limit, |out, q| out.quantity(q));
+    out.unsigned(policy.allocations.len() as u64);
+    for allocation in &policy.allocations {
+        out.text(&allocation.channel);
+        out.optional(allocation.hard, |out, q| out.quantity(q));
+        out.optional(allocation.share_percent, |out, percent| {
+            out.fixed(&percent.to_le_bytes())
+        });
+        out.optional(allocation.buffer, |out, q| out.quantity(q));
+    }
+}
+
+fn read_policy(input: &mut Reader<'_>) -> Read<Policy> {
+    let mut policy = Policy {
+        version: input.signed()?,
+        safety: input.quantity()?,
+        oversell: input.one_of(&[Oversell::Block, Oversell::BackorderToLimit, Oversell::Allow])?,
+        backorder_limit: input.optional(Reader::quantity)?,
+        allocations: Vec::new(),
+    };
+    for _ in 0..input.count()? {
+        policy.allocations.push(Allocation {
+            channel: input.text()?,
+            hard: input.optional(Reader::quantity)?,
+            share_percent: input.optional(|input| {
+                let bytes = input.fixed(8)?.try_into().map_err(|_| Corrupt)?;
+                Ok(f64::from_le_bytes(bytes))
+            })?,
+            buffer: input.optional(Reader::quantity)?,
+        });
+    }
+    Ok(policy)
 }

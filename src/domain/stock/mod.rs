@@ -1,72 +1,43 @@
 //! The stock of one SKU at one location: what is there, who has a claim on it, what can be sold.
 //!
-//! [`Ledger`] holds one position and applies facts and commands to it. The physical side is
-//! independent of the order in which facts arrive ([`ledger`](Ledger::delta)); the claims side
-//! ([`Ledger::hold`] and its kin) makes decisions that are made once and remembered.
-//! [`Network`] sums what locations can promise to a channel.
+//! [`Ledger`] holds one position. Its physical side ([`Ledger::movement`], [`Ledger::snapshot`]) is
+//! a function of the *set* of facts heard, whatever their order; its claims side
+//! ([`Ledger::command`], [`Ledger::expire`]) makes decisions that depend on what came first, so each
+//! is made once, written into a [`Journal`] and remembered. [`Network`] sums what locations can
+//! promise to a channel.
 //!
-//! Rules and their sources: positions and as-of snapshots, claims, availability (domain
-//! specification §4 and §5). What is absent: Avro, Kafka, time other than the facts' own.
+//! A position's state is one header of bounded size and sub-entries on a [`Shelf`], each written
+//! once: what a commit writes does not grow with the position's history.
+//!
+//! What is absent: Avro, Kafka, clocks. Rules: merging of movements and snapshots in `position`,
+//! grants and their ends in `claims`, the formulas of availability in `availability`.
 
+mod agenda;
+mod availability;
 mod claims;
 mod encoding;
+mod identities;
 mod ledger;
+mod movement;
 mod network;
+mod policy;
+mod position;
+mod quality;
+mod shelf;
 
-pub use claims::{Claim, ClaimStatus, Command, Decision, Mode, Verdict};
+pub use availability::{Level, Offered, Terms};
+pub use claims::{Action, AtRisk, Cause, Claim, ClaimStatus, Command, Decision, Mode, Verdict};
 pub use encoding::Corrupt;
-pub use ledger::{
-    Applied, Delta, Effect, Entry, EntryKind, Ledger, Level, Refusal, Shelf, Snapshot,
-};
-pub use network::{Network, Offer};
+pub use ledger::{Journal, Ledger, Place, Resolved, Waited};
+pub use movement::{Effect, StockState};
+pub use network::{Network, Offer, PUBLISH_INTERVAL, Publication, Published};
+pub use policy::{Allocation, Oversell, Policy};
+pub use position::{Applied, Moved, Movement, Rebased, Refusal, Snapshot};
+pub use quality::gs1_check_digit_holds;
+pub use shelf::{MemoryShelf, Shelf, Slot};
 
-use super::{Decimal, Timestamp};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long a fact's identity is remembered, by the time at which facts were recorded. A fact that
 /// comes later than that can be neither known as a duplicate nor applied.
 pub const HORIZON: Duration = Duration::from_secs(72 * 3_600);
-
-/// What a policy says when stock does not suffice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Oversell {
-    /// Refuse.
-    #[default]
-    Block,
-    /// Accept without stock while backorders stay within the limit.
-    BackorderToLimit,
-    /// Accept without stock.
-    Allow,
-}
-
-/// A channel's part in a location's stock.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Allocation {
-    /// Units kept for the channel.
-    pub hard: Option<Decimal>,
-    /// Most of the stock that the channel may take, in percent; `None` is no cap.
-    pub share_percent: Option<f64>,
-    /// Cushion against the channel's delay, subtracted when availability is published.
-    pub buffer: Option<Decimal>,
-}
-
-/// The rules that hold at one position.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Policy {
-    /// Version; older ones are superseded.
-    pub version: i64,
-    /// Units that are never promised.
-    pub safety: Decimal,
-    /// Parts of the channels.
-    pub allocations: BTreeMap<compact_str::CompactString, Allocation>,
-    /// What to do when stock does not suffice.
-    pub oversell: Oversell,
-    /// Most backordered units under [`Oversell::BackorderToLimit`].
-    pub backorder_limit: Option<Decimal>,
-}
-
-/// The latest of two times.
-pub(super) fn later(a: Timestamp, b: Timestamp) -> Timestamp {
-    a.max(b)
-}

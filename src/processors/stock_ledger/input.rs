@@ -1,0 +1,282 @@
+//! From events to facts and commands: checks of data quality, then translation.
+
+use crate::contract::event::{
+    EventMeta, Outcome, OversellPolicy, ReservationAction, ReservationCommand, ReservationMode,
+    SnapshotBasis, StockChanged, StockPolicy, StockSnapshot, StockState as WireState,
+};
+use crate::domain::stock::{
+    Action, Allocation, Command, Effect, Mode, Movement, Oversell, Place, Policy, Snapshot,
+    StockState, Verdict, gs1_check_digit_holds,
+};
+use crate::domain::{Decimal, Position, Timestamp};
+use crate::pipeline::{Code, Fault, Origin, Stage};
+use std::time::Duration;
+
+/// Facts may be stamped this much later than they were recorded: clocks differ.
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(300);
+/// Largest quantity of one fact; keeps sums far from the end of numbers.
+const QUANTITY_MAX: i64 = 10_000_000_000 * 10_000;
+
+pub(super) fn movement(e: &StockChanged, origin: &Origin) -> Movement {
+    // Checked before: neither is UNKNOWN.
+    let from = state_of(e.from_state).unwrap_or(StockState::Loss);
+    let to = state_of(e.to_state).unwrap_or(StockState::Loss);
+    let leaves = from == StockState::Sellable;
+    Movement {
+        id: e.meta.event_id.as_u128(),
+        position: Position {
+            epoch: e.meta.source_epoch,
+            sequence: e.meta.source_position,
+        },
+        occurred_at: e.meta.occurred_at,
+        recorded_at: e.meta.recorded_at,
+        effect: Effect::of(from, to, e.qty),
+        consumes: e
+            .reservation_id
+            .filter(|_| leaves)
+            .map(|id| (id.as_u128(), e.qty)),
+        place: place(origin),
+    }
+}
+
+pub(super) fn as_of(e: &StockSnapshot) -> Position {
+    Position {
+        epoch: e.as_of_epoch,
+        sequence: e.as_of_position,
+    }
+}
+
+/// The snapshot in terms of what is there. What the source calls available becomes that by adding
+/// back the claims that it knew; without them there is no telling.
+pub(super) fn snapshot(e: &StockSnapshot) -> Option<Snapshot> {
+    let claims = match e.basis {
+        SnapshotBasis::AvailableNet => e.source_reserved?,
+        _ => Decimal::ZERO,
+    };
+    Some(Snapshot {
+        id: e.meta.event_id.as_u128(),
+        as_of: as_of(e),
+        occurred_at: e.as_of,
+        recorded_at: e.meta.recorded_at,
+        sellable: e.sellable + claims,
+        damaged: e.damaged,
+        held: e.quality_hold,
+        incoming: e.in_transit_in,
+    })
+}
+
+pub(super) fn command(e: &ReservationCommand, origin: &Origin) -> Command {
+    Command {
+        id: e.reservation_id.as_u128(),
+        order: e.order_id.clone(),
+        line: e.order_line_id.clone(),
+        channel: e.channel_id.clone(),
+        mode: match e.mode {
+            ReservationMode::Forced => Mode::Forced,
+            _ => Mode::Strict,
+        },
+        quantity: e.qty,
+        expires_at: e.expires_at,
+        promise_at: e.promise_at,
+        recorded_at: e.meta.recorded_at,
+        place: place(origin),
+    }
+}
+
+/// How a movement's effect on a claim is booked.
+pub(super) fn claim_effect(verdict: Verdict) -> (Outcome, Option<&'static str>) {
+    match verdict {
+        Verdict::Applied => (Outcome::Applied, None),
+        _ => (Outcome::Superseded, Some("the claim is over")),
+    }
+}
+
+fn place(origin: &Origin) -> Place {
+    Place {
+        partition: origin.partition,
+        offset: origin.offset,
+    }
+}
+
+fn state_of(state: WireState) -> Option<StockState> {
+    Some(match state {
+        WireState::Unknown => return None,
+        WireState::Sellable => StockState::Sellable,
+        WireState::Damaged => StockState::Damaged,
+        WireState::QualityHold => StockState::QualityHold,
+        WireState::InTransit => StockState::InTransit,
+        WireState::Supplier => StockState::Supplier,
+        WireState::Customer => StockState::Customer,
+        WireState::Loss => StockState::Loss,
+    })
+}
+
+pub(super) fn check_changed(e: &StockChanged) -> Result<(), Fault> {
+    if e.from_state == WireState::Unknown {
+        return Err(unknown("fromState"));
+    }
+    if e.to_state == WireState::Unknown {
+        return Err(unknown("toState"));
+    }
+    if !e.qty.is_positive() {
+        return Err(quality(format!(
+            "qty is {}, but must be more than 0; direction is fromState to toState",
+            e.qty
+        )));
+    }
+    if e.from_state == e.to_state {
+        return Err(quality(format!(
+            "fromState and toState are both {}",
+            e.from_state
+        )));
+    }
+    let codes = [
+        ("gtin", &e.gtin, &[8, 12, 13, 14][..]),
+        ("gln", &e.gln, &[13][..]),
+    ];
+    for (name, code, lengths) in codes {
+        if let Some(code) = code
+            && !(lengths.contains(&code.len()) && gs1_check_digit_holds(code))
+        {
+            return Err(quality(format!(
+                "the length or check digit of {name} {code} does not hold"
+            )));
+        }
+    }
+    check_quantity("qty", e.qty)?;
+    check_times(&e.meta)
+}
+
+pub(super) fn check_snapshot(e: &StockSnapshot) -> Result<(), Fault> {
+    if e.basis == SnapshotBasis::Unknown {
+        return Err(unknown("basis"));
+    }
+    check_quantity("sellable", e.sellable)?;
+    let others = [
+        ("damaged", e.damaged),
+        ("qualityHold", e.quality_hold),
+        ("inTransitIn", e.in_transit_in),
+        ("sourceReserved", e.source_reserved),
+    ];
+    for (name, quantity) in others {
+        if let Some(quantity) = quantity {
+            check_not_negative(name, quantity)?;
+            check_quantity(name, quantity)?;
+        }
+    }
+    check_times(&e.meta)
+}
+
+pub(super) fn check_policy(e: &StockPolicy) -> Result<Policy, Fault> {
+    let oversell = match e.oversell {
+        OversellPolicy::Unknown => return Err(unknown("oversell")),
+        OversellPolicy::Block => Oversell::Block,
+        OversellPolicy::BackorderToLimit => Oversell::BackorderToLimit,
+        OversellPolicy::Allow => Oversell::Allow,
+    };
+    check_not_negative("safetyStock", e.safety_stock)?;
+    check_quantity("safetyStock", e.safety_stock)?;
+    check_not_negative("backorderLimit", e.backorder_limit.unwrap_or_default())?;
+    let mut allocations: Vec<Allocation> = Vec::with_capacity(e.allocations.len());
+    for a in &e.allocations {
+        if a.share_pct.is_some_and(|p| !(0.0..=100.0).contains(&p)) {
+            return Err(quality(format!(
+                "sharePct of {} is not between 0 and 100",
+                a.channel_id
+            )));
+        }
+        check_not_negative("hardQty", a.hard_qty.unwrap_or_default())?;
+        check_quantity("hardQty", a.hard_qty.unwrap_or_default())?;
+        check_not_negative("buffer", a.buffer.unwrap_or_default())?;
+        if allocations
+            .iter()
+            .any(|known| known.channel == a.channel_id)
+        {
+            return Err(quality(format!(
+                "two allocations are of channel {}",
+                a.channel_id
+            )));
+        }
+        allocations.push(Allocation {
+            channel: a.channel_id.clone(),
+            hard: a.hard_qty,
+            share_percent: a.share_pct,
+            buffer: a.buffer,
+        });
+    }
+    check_times(&e.meta)?;
+    Ok(Policy {
+        version: e.policy_version,
+        safety: e.safety_stock,
+        allocations,
+        oversell,
+        backorder_limit: e.backorder_limit,
+    })
+}
+
+pub(super) fn check_command(e: &ReservationCommand) -> Result<Action, Fault> {
+    let action = match e.action {
+        ReservationAction::Unknown => return Err(unknown("action")),
+        ReservationAction::Hold => Action::Hold,
+        ReservationAction::Confirm => Action::Confirm,
+        ReservationAction::Release => Action::Release,
+        ReservationAction::Reassign => Action::Reassign,
+    };
+    if action == Action::Hold {
+        if e.mode == ReservationMode::Unknown {
+            return Err(unknown("mode"));
+        }
+        if !e.qty.is_positive() {
+            return Err(quality(format!(
+                "qty of a hold is {}, but must be more than 0",
+                e.qty
+            )));
+        }
+        if e.order_id.is_empty() {
+            return Err(quality("a hold needs an orderId".into()));
+        }
+    }
+    check_quantity("qty", e.qty)?;
+    check_times(&e.meta)?;
+    Ok(action)
+}
+
+fn quality(message: String) -> Fault {
+    Fault::reject(Stage::Validate, Code::DataQuality, message)
+}
+
+fn unknown(field: &str) -> Fault {
+    Fault::reject(
+        Stage::Validate,
+        Code::UnknownSymbol,
+        format!(
+            "{field} is UNKNOWN, and what happens depends on it; deploy a build that knows the symbol, then redrive"
+        ),
+    )
+}
+
+fn check_times(meta: &EventMeta) -> Result<(), Fault> {
+    if meta.recorded_at != Timestamp::default()
+        && meta.occurred_at > meta.recorded_at.plus(CLOCK_SKEW_MAX)
+    {
+        return Err(quality(format!(
+            "occurredAt {} is more than 5 min after recordedAt {}",
+            meta.occurred_at, meta.recorded_at
+        )));
+    }
+    Ok(())
+}
+
+fn check_quantity(name: &str, quantity: Decimal) -> Result<(), Fault> {
+    if quantity.units().abs() > QUANTITY_MAX {
+        return Err(quality(format!("{name} {quantity} is beyond any stock")));
+    }
+    Ok(())
+}
+
+fn check_not_negative(name: &str, quantity: Decimal) -> Result<(), Fault> {
+    if quantity.is_negative() {
+        return Err(quality(format!("{name} {quantity} is less than 0")));
+    }
+    Ok(())
+}
