@@ -183,6 +183,7 @@ fn shares_keep_what_is_not_whole_and_offers_round_down_to_the_unit() {
         ats: units(3),
         buffer: units(2),
         backorderable: false,
+        complete: true,
     };
     assert_eq!(
         offers,

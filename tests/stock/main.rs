@@ -5,6 +5,7 @@ mod bounds;
 mod claims;
 mod facts;
 mod network;
+mod processor;
 mod random_claims;
 mod vectors;
 

@@ -42,19 +42,23 @@ pub struct Offered {
     pub buffer: Decimal,
     /// Whether more may be sold than is there.
     pub backorderable: bool,
+    /// Whether all facts heard are in it.
+    pub complete: bool,
 }
 
 impl Offered {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.quantity(self.ats);
         out.quantity(self.buffer);
-        out.byte(u8::from(self.backorderable));
+        out.byte(u8::from(self.backorderable) | u8::from(self.complete) << 1);
     }
     pub(super) fn read(input: &mut Reader<'_>) -> Read<Self> {
+        let (ats, buffer, flags) = (input.quantity()?, input.quantity()?, input.byte()?);
         Ok(Offered {
-            ats: input.quantity()?,
-            buffer: input.quantity()?,
-            backorderable: input.one_of(&[false, true])?,
+            ats,
+            buffer,
+            backorderable: flags & 1 != 0,
+            complete: flags & 2 != 0,
         })
     }
 }
@@ -154,7 +158,7 @@ impl Ledger {
             }
             served
         });
-        let backorderable = self.is_backorderable();
+        let (backorderable, complete) = (self.is_backorderable(), !self.is_waiting());
         for (channel, terms) in channels {
             let ats = self.ats(channel);
             let buffer = self.policy().allocation(channel).and_then(|a| a.buffer);
@@ -162,6 +166,7 @@ impl Ledger {
                 ats: terms.unit.map_or(ats, |unit| ats.floor_to(unit)),
                 buffer: buffer.unwrap_or(terms.buffer),
                 backorderable,
+                complete,
             };
             match self.offered.iter_mut().find(|(c, _)| c == channel) {
                 Some((_, known)) if *known == offer => continue,

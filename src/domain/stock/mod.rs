@@ -10,11 +10,13 @@
 //! once: what a commit writes does not grow with the position's history.
 //!
 //! What is absent: Avro, Kafka, clocks. Rules: merging of movements and snapshots in `position`,
-//! grants and their ends in `claims`, the formulas of availability in `availability`.
+//! grants and their ends in `commands` and `booking`, the formulas of availability in `availability`.
 
 mod agenda;
 mod availability;
+mod booking;
 mod claims;
+mod commands;
 mod encoding;
 mod identities;
 mod ledger;

@@ -1,8 +1,9 @@
 //! From events to facts and commands: checks of data quality, then translation.
 
 use crate::contract::event::{
-    EventMeta, Outcome, OversellPolicy, ReservationAction, ReservationCommand, ReservationMode,
-    SnapshotBasis, StockChanged, StockPolicy, StockSnapshot, StockState as WireState,
+    EventMeta, Outcome, OversellPolicy, PositionKind, ReservationAction, ReservationCommand,
+    ReservationMode, SnapshotBasis, StockChanged, StockPolicy, StockReason, StockSnapshot,
+    StockState as WireState,
 };
 use crate::domain::stock::{
     Action, Allocation, Command, Effect, Mode, Movement, Oversell, Place, Policy, Snapshot,
@@ -24,10 +25,7 @@ pub(super) fn movement(e: &StockChanged, origin: &Origin) -> Movement {
     let leaves = from == StockState::Sellable;
     Movement {
         id: e.meta.event_id.as_u128(),
-        position: Position {
-            epoch: e.meta.source_epoch,
-            sequence: e.meta.source_position,
-        },
+        position: position(e),
         occurred_at: e.meta.occurred_at,
         recorded_at: e.meta.recorded_at,
         effect: Effect::of(from, to, e.qty),
@@ -39,10 +37,18 @@ pub(super) fn movement(e: &StockChanged, origin: &Origin) -> Movement {
     }
 }
 
-pub(super) fn as_of(e: &StockSnapshot) -> Position {
+/// Where a movement stands in its source's order. Where positions are clock readings, a sale at a
+/// till may be stamped before a count that did not see it: within the skew of clocks it is taken as
+/// not counted, which promises too little rather than too much until the next count.
+fn position(e: &StockChanged) -> Position {
+    let sale = e.reason == StockReason::Sale && e.from_state == WireState::Sellable;
+    let skew = match e.meta.position_kind {
+        PositionKind::TimestampMicros if sale => CLOCK_SKEW_MAX.as_micros() as i64,
+        _ => 0,
+    };
     Position {
-        epoch: e.as_of_epoch,
-        sequence: e.as_of_position,
+        epoch: e.meta.source_epoch,
+        sequence: e.meta.source_position.saturating_add(skew),
     }
 }
 
@@ -55,7 +61,10 @@ pub(super) fn snapshot(e: &StockSnapshot) -> Option<Snapshot> {
     };
     Some(Snapshot {
         id: e.meta.event_id.as_u128(),
-        as_of: as_of(e),
+        as_of: Position {
+            epoch: e.as_of_epoch,
+            sequence: e.as_of_position,
+        },
         occurred_at: e.as_of,
         recorded_at: e.meta.recorded_at,
         sellable: e.sellable + claims,

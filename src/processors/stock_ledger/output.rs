@@ -1,6 +1,8 @@
 //! From results to events.
 
-use super::{AT_RISK_MAX, DESCRIPTOR, Position, StateShelf, damaged};
+use super::position::Position;
+use super::shelf::StateShelf;
+use super::{DESCRIPTOR, damaged};
 use crate::contract::event::{
     BusinessException, ChannelLevel, Confidence, ErrorClass, EventMeta, ExceptionStatus,
     Origin as FactOrigin, PositionKind, ReservationAction, ReservationDecision, ReservationEvent,
@@ -13,6 +15,8 @@ use crate::pipeline::{Context, Fault};
 use uuid::Uuid;
 
 const SOURCE: &str = "crossdock/stock-ledger";
+/// Claims named when stock no longer covers them.
+const AT_RISK_MAX: usize = 20;
 
 /// What an exception says, beyond where it is.
 #[derive(Default)]

@@ -1,0 +1,266 @@
+//! Carrying out commands on claims, and what goods that leave do to them.
+
+use super::claims::{
+    Action, Cause, Claim, ClaimStatus, Command, Early, Known, Mode, Verdict, load,
+};
+use super::identities::seconds;
+use super::ledger::{Journal, Ledger, Resolved, Waited};
+use super::position::{Applied, Refusal};
+use super::shelf::Shelf;
+use crate::domain::{Decimal, Timestamp};
+
+impl Ledger {
+    /// Carries out a command.
+    ///
+    /// # Errors
+    /// When nothing is known of the reservation and the command is older than what is remembered:
+    /// the claim may have been over long ago. Nothing has changed then.
+    pub fn command(
+        &mut self,
+        action: Action,
+        command: &Command,
+        shelf: &mut dyn Shelf,
+        journal: &mut Journal,
+    ) -> Result<Verdict, Refusal> {
+        let known = load(command.id, shelf)?;
+        let forgotten = |folded_s| seconds(command.recorded_at) <= folded_s;
+        if known.is_none() && self.claims_folded_s.is_some_and(forgotten) {
+            return Err(Refusal::LateBeyondHorizon);
+        }
+        self.hear(command.recorded_at);
+        let verdict = match action {
+            Action::Hold => self.hold(command, known, shelf, journal),
+            Action::Confirm => self.confirm(command, known, shelf, journal),
+            Action::Release | Action::Reassign => {
+                self.release(action, command, known, shelf, journal)
+            }
+        };
+        self.promote(command.recorded_at, shelf, journal)?;
+        Ok(verdict)
+    }
+
+    /// What is known of a claim.
+    ///
+    /// # Errors
+    /// When state is damaged.
+    pub fn claim(&self, id: u128, shelf: &dyn Shelf) -> Result<Option<Claim>, Refusal> {
+        Ok(match load(id, shelf)? {
+            Some(Known::Claim(claim)) => Some(*claim),
+            _ => None,
+        })
+    }
+
+    fn hold(
+        &mut self,
+        command: &Command,
+        known: Option<Known>,
+        shelf: &mut dyn Shelf,
+        journal: &mut Journal,
+    ) -> Verdict {
+        let early = match known {
+            None => Early::default(),
+            Some(Known::Early(early)) => early,
+            Some(Known::Claim(claim)) if claim.requested.is_zero() => return Verdict::Superseded,
+            Some(Known::Claim(_)) => return Verdict::Duplicate,
+        };
+        let gone = early.consumed.min(command.quantity);
+        let wanted = command.quantity - gone;
+        let basis = self.basis(&command.channel);
+        let mut claim = Claim {
+            order: command.order.clone(),
+            line: command.line.clone(),
+            channel: command.channel.clone(),
+            mode: command.mode,
+            requested: command.quantity,
+            held: gone,
+            consumed: gone,
+            expires_at: command.expires_at,
+            promise_at: command.promise_at.or(command.expires_at),
+            ..Claim::default()
+        };
+        let granted = match command.mode {
+            Mode::Forced => wanted.min(self.free().or_zero()),
+            Mode::Strict if basis.ats >= wanted => wanted,
+            Mode::Strict => Decimal::ZERO,
+        };
+        claim.held += granted;
+        let mut oversold = Decimal::ZERO;
+        if granted == wanted {
+            claim.settle();
+        } else if command.mode == Mode::Forced
+            || self.policy().may_backorder(self.backordered, wanted)
+        {
+            claim.backordered = wanted - granted;
+            claim.settle();
+            if command.mode == Mode::Forced {
+                oversold = claim.backordered;
+            }
+        } else {
+            claim.status = ClaimStatus::Rejected;
+        }
+        if early.confirm.is_some() && !claim.status.is_terminal() {
+            claim.confirm();
+        }
+        if let Some(place) = early.confirm {
+            let outcome = if claim.confirmed {
+                Applied::Applied
+            } else {
+                Applied::Superseded
+            };
+            journal.resolved.push(Resolved {
+                waited: Waited::Confirm(place),
+                outcome,
+                claim: None,
+            });
+        }
+        let cause = Cause::Command(Action::Hold);
+        let decision = self.decision(command.id, cause, claim, granted, oversold, basis);
+        self.book(decision, None, command.recorded_at, shelf, journal);
+        Verdict::Applied
+    }
+
+    fn confirm(
+        &mut self,
+        command: &Command,
+        known: Option<Known>,
+        shelf: &mut dyn Shelf,
+        journal: &mut Journal,
+    ) -> Verdict {
+        let before = match known {
+            Some(Known::Claim(claim)) => *claim,
+            Some(Known::Early(early)) if early.confirm.is_some() => return Verdict::Duplicate,
+            early => {
+                let consumed = match early {
+                    Some(Known::Early(early)) => early.consumed,
+                    _ => Decimal::ZERO,
+                };
+                let early = Early {
+                    consumed,
+                    confirm: Some(command.place),
+                    changed_at: command.recorded_at,
+                };
+                self.remember_early(command.id, early, shelf);
+                return Verdict::Buffered;
+            }
+        };
+        match before.status {
+            _ if before.confirmed => return Verdict::Duplicate,
+            ClaimStatus::Consumed | ClaimStatus::Released => return Verdict::Superseded,
+            ClaimStatus::Expired | ClaimStatus::Rejected => {
+                return Verdict::Illegal(before.status);
+            }
+            _ => {}
+        }
+        let mut claim = before.clone();
+        claim.confirm();
+        let cause = Cause::Command(Action::Confirm);
+        self.change(
+            command.id,
+            cause,
+            before,
+            claim,
+            command.recorded_at,
+            shelf,
+            journal,
+        );
+        Verdict::Applied
+    }
+
+    fn release(
+        &mut self,
+        action: Action,
+        command: &Command,
+        known: Option<Known>,
+        shelf: &mut dyn Shelf,
+        journal: &mut Journal,
+    ) -> Verdict {
+        let cause = Cause::Command(action);
+        let early = match known {
+            Some(Known::Claim(claim)) => {
+                return match claim.status {
+                    ClaimStatus::Released => Verdict::Duplicate,
+                    status if status.is_terminal() => Verdict::Superseded,
+                    _ => {
+                        let released = Claim {
+                            status: ClaimStatus::Released,
+                            backordered: Decimal::ZERO,
+                            ..(*claim).clone()
+                        };
+                        let at = command.recorded_at;
+                        self.change(command.id, cause, *claim, released, at, shelf, journal);
+                        Verdict::Applied
+                    }
+                };
+            }
+            Some(Known::Early(early)) => early,
+            None => Early::default(),
+        };
+        if let Some(place) = early.confirm {
+            journal.resolved.push(Resolved {
+                waited: Waited::Confirm(place),
+                outcome: Applied::Superseded,
+                claim: None,
+            });
+        }
+        let tombstone = Claim {
+            order: command.order.clone(),
+            line: command.line.clone(),
+            channel: command.channel.clone(),
+            mode: command.mode,
+            status: ClaimStatus::Released,
+            held: early.consumed,
+            consumed: early.consumed,
+            ..Claim::default()
+        };
+        let (none, basis) = (Decimal::ZERO, self.basis(&command.channel));
+        let decision = self.decision(command.id, cause, tombstone, none, none, basis);
+        self.book(decision, None, command.recorded_at, shelf, journal);
+        Verdict::Applied
+    }
+
+    /// Goods left for a claim. Physical wins: they are gone whatever the claim's state; a claim that
+    /// is over stays over.
+    pub(super) fn consume(
+        &mut self,
+        id: u128,
+        quantity: Decimal,
+        recorded_at: Timestamp,
+        shelf: &mut dyn Shelf,
+        journal: &mut Journal,
+    ) -> Result<Verdict, Refusal> {
+        let before = match load(id, shelf)? {
+            Some(Known::Claim(claim)) if claim.status.is_terminal() => {
+                return Ok(Verdict::Superseded);
+            }
+            Some(Known::Claim(claim)) => *claim,
+            early => {
+                let mut early = match early {
+                    Some(Known::Early(early)) => early,
+                    _ => Early::default(),
+                };
+                early.consumed += quantity;
+                early.changed_at = recorded_at;
+                self.remember_early(id, early, shelf);
+                return Ok(Verdict::Applied);
+            }
+        };
+        let mut claim = before.clone();
+        let held = quantity.min(claim.active());
+        // Beyond what was held, goods come off what was accepted without stock: it is no longer owed.
+        let owed = (quantity - held).min(claim.backordered);
+        claim.held += owed;
+        claim.backordered -= owed;
+        claim.consumed += held + owed;
+        claim.settle();
+        self.change(
+            id,
+            Cause::Consume,
+            before,
+            claim,
+            recorded_at,
+            shelf,
+            journal,
+        );
+        Ok(Verdict::Applied)
+    }
+}
