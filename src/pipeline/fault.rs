@@ -98,6 +98,8 @@ codes! {
     IllegalTransition = "ILLEGAL_TRANSITION",
     /// The fact is older than the horizon within which duplicates are known.
     LateBeyondHorizon = "LATE_BEYOND_HORIZON",
+    /// The facts of a source's new epoch wait for its snapshot, and no more of them can wait.
+    EpochUntrusted = "EPOCH_UNTRUSTED",
     /// The configuration is wrong.
     Configuration = "CONFIGURATION",
     /// The other side refused the credentials.

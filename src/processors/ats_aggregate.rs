@@ -4,11 +4,12 @@
 //! at most one a key in 50 ms; a change between nothing and something never waits. Which locations
 //! serve a channel is decided by stock-ledger, which takes an offer back when one no longer does.
 
+use super::shelf::StateShelf;
 use crate::contract::event::{
     AvailabilityChanged, Confidence, Event, EventMeta, Origin, Outcome, PositionKind, Text,
 };
 use crate::contract::topic;
-use crate::domain::stock::{Network, Offer, Publication};
+use crate::domain::stock::{Corrupt, Network, Offer, Publication};
 use crate::domain::{Decimal, Timestamp, compound_key, event_id, split_key};
 use crate::pipeline::{Code, Context, Fault, Inbound, Processor, ProcessorDescriptor, Stage};
 use std::cmp::Ordering;
@@ -102,7 +103,9 @@ impl Processor for AtsAggregate {
                 complete: e.confidence == Confidence::High,
                 as_of: e.as_of,
             };
-            match network.offer(&e.location_id, offer) {
+            let mut shelf = StateShelf::new(key, context.state());
+            let order = network.offer(&e.location_id, offer, &mut shelf);
+            match order.map_err(|e| damaged(key, e))? {
                 Ordering::Greater => {
                     cause = Some(&e.meta);
                     context.settle(index, Outcome::Applied, None);
@@ -144,6 +147,9 @@ impl Processor for AtsAggregate {
     }
 
     fn restored_timer(&self, key: &[u8], value: &[u8]) -> Option<(Text, Timestamp)> {
+        if !self.is_entity(key) {
+            return None;
+        }
         let due = Network::due_of(value).ok()??;
         Some((std::str::from_utf8(key).ok()?.into(), due))
     }
@@ -153,12 +159,14 @@ fn load(key: &str, context: &mut Context<'_>) -> Result<Network, Fault> {
     let Some(bytes) = context.state().get(key.as_bytes()) else {
         return Ok(Network::default());
     };
-    Network::from_state(bytes).map_err(|e| {
-        let message = format!(
-            "state of {key} cannot be read; remove the checkpoint and restart to rebuild it from the changelog"
-        );
-        Fault::halt(Stage::Process, Code::Bug, message).caused_by(e)
-    })
+    Network::from_state(bytes).map_err(|e| damaged(key, e))
+}
+
+fn damaged(key: &str, cause: Corrupt) -> Fault {
+    let message = format!(
+        "state of {key} cannot be read; remove the checkpoint and restart to rebuild it from the changelog"
+    );
+    Fault::halt(Stage::Process, Code::Bug, message).caused_by(cause)
 }
 
 fn availability(

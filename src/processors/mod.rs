@@ -1,6 +1,7 @@
 //! The processors: one pure file each, and the list by which they are named.
 
 mod ats_aggregate;
+mod shelf;
 mod stock_ledger;
 
 pub use ats_aggregate::AtsAggregate;

@@ -384,7 +384,7 @@ fn class_of(code: Code) -> ErrorClass {
         | Code::DataQuality
         | Code::UnknownSymbol => ErrorClass::DataQuality,
         Code::UnknownReference => ErrorClass::UnknownReference,
-        Code::IllegalTransition => ErrorClass::IllegalTransition,
+        Code::IllegalTransition | Code::EpochUntrusted => ErrorClass::IllegalTransition,
         Code::LateBeyondHorizon => ErrorClass::LateBeyondHorizon,
         Code::Refused => ErrorClass::SinkRejected,
         Code::Unavailable | Code::Throttled | Code::Unauthorised => ErrorClass::SinkUnavailable,

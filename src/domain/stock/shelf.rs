@@ -1,4 +1,4 @@
-//! Where a position keeps what does not fit into its header.
+//! Where a position, or a network of them, keeps what does not fit into its header.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +11,8 @@ pub enum Slot {
     Agenda(u32),
     /// A claim, by reservation id.
     Claim(u128),
+    /// A page of locations' offers.
+    Offers(u32),
 }
 
 impl Slot {
@@ -23,6 +25,10 @@ impl Slot {
             }
             Slot::Agenda(number) => {
                 key.extend_from_slice(b"\0o");
+                key.extend_from_slice(&number.to_be_bytes());
+            }
+            Slot::Offers(number) => {
+                key.extend_from_slice(b"\0l");
                 key.extend_from_slice(&number.to_be_bytes());
             }
             Slot::Claim(id) => {

@@ -7,15 +7,14 @@
 mod input;
 mod output;
 mod position;
-mod shelf;
 
 use crate::contract::event::{ChannelStatus, Event, Text};
 use crate::contract::topic;
 use crate::domain::Timestamp;
 use crate::domain::stock::{Journal, Ledger, Offered, Refusal, Terms};
 use crate::pipeline::{Code, Context, Fault, Inbound, Processor, ProcessorDescriptor, Stage};
+use crate::processors::shelf::StateShelf;
 use position::Position;
-use shelf::StateShelf;
 use std::collections::BTreeMap;
 
 /// What `stock-ledger` is.
@@ -69,6 +68,10 @@ impl Processor for StockLedger {
         context: &mut Context<'_>,
     ) -> Result<(), Fault> {
         let mut position = Position::load(key, std::mem::take(&mut self.journal), context)?;
+        if inbound.is_empty() {
+            // A table changed: what follows from it is of now.
+            position.newest = context.now();
+        }
         if inbound.len() > 1 {
             position.seek(inbound, context)?;
         }

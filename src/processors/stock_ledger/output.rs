@@ -1,7 +1,6 @@
 //! From results to events.
 
 use super::position::Position;
-use super::shelf::StateShelf;
 use super::{DESCRIPTOR, damaged};
 use crate::contract::event::{
     BusinessException, ChannelLevel, Confidence, ErrorClass, EventMeta, ExceptionStatus,
@@ -12,6 +11,7 @@ use crate::contract::topic;
 use crate::domain::stock::{Action, Cause, ClaimStatus, Decision, Level, Mode, Offered};
 use crate::domain::{Decimal, Timestamp, compound_key, event_id, natural_id};
 use crate::pipeline::{Context, Fault};
+use crate::processors::shelf::StateShelf;
 use uuid::Uuid;
 
 const SOURCE: &str = "crossdock/stock-ledger";

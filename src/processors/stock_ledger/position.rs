@@ -1,6 +1,5 @@
 //! One position under work: each record through the rules, its outcome settled.
 
-use super::shelf::StateShelf;
 use super::{damaged, input};
 use crate::contract::event::{
     Event, EventMeta, EventRef, Origin as FactOrigin, Outcome, ReservationCommand, StockChanged,
@@ -10,6 +9,7 @@ use crate::contract::topic;
 use crate::domain::stock::{Applied, Journal, Ledger, Level, Refusal, Resolved, Verdict, Waited};
 use crate::domain::{Timestamp, split_key};
 use crate::pipeline::{Code, Context, Fault, Inbound, Origin, Stage};
+use crate::processors::shelf::StateShelf;
 
 /// One position under work.
 pub(super) struct Position<'k> {
@@ -105,7 +105,10 @@ impl<'k> Position<'k> {
         let (mut shelf, ledger) = (StateShelf::new(self.key, context.state()), &mut self.ledger);
         let moved = match ledger.movement(&movement, &mut shelf, &mut self.journal) {
             Ok(moved) => moved,
-            Err(refusal) => return self.refuse(index, refusal, &e.meta, context),
+            Err(refusal) => {
+                let what = format_args!("position {}", movement.position);
+                return self.refuse(index, refusal, what, &e.meta.source, context);
+            }
         };
         let reason = match moved.physical {
             Applied::Superseded => Some("a snapshot includes it"),
@@ -153,7 +156,10 @@ impl<'k> Position<'k> {
         };
         let rebased = match ledger.snapshot(&snapshot, &mut shelf, &mut self.journal) {
             Ok(rebased) => rebased,
-            Err(refusal) => return self.refuse(index, refusal, &e.meta, context),
+            Err(refusal) => {
+                let what = format_args!("position {}", snapshot.as_of);
+                return self.refuse(index, refusal, what, &e.meta.source, context);
+            }
         };
         self.hear(&e.meta, origin);
         let reason = match rebased.outcome {
@@ -216,7 +222,10 @@ impl<'k> Position<'k> {
         let at = e.meta.recorded_at;
         let outcome = match ledger.set_policy(policy, at, &mut shelf, &mut self.journal) {
             Ok(outcome) => outcome,
-            Err(refusal) => return self.refuse(index, refusal, &e.meta, context),
+            Err(refusal) => {
+                let what = format_args!("policy version {}", e.policy_version);
+                return self.refuse(index, refusal, what, &e.meta.source, context);
+            }
         };
         let reason = match outcome {
             Applied::Superseded => Some("a newer policy is known"),
@@ -248,7 +257,10 @@ impl<'k> Position<'k> {
         let (mut shelf, ledger) = (StateShelf::new(self.key, context.state()), &mut self.ledger);
         let verdict = match ledger.command(action, &command, &mut shelf, &mut self.journal) {
             Ok(verdict) => verdict,
-            Err(refusal) => return self.refuse(index, refusal, &e.meta, context),
+            Err(refusal) => {
+                let what = format_args!("{} of reservation {}", e.action, e.reservation_id);
+                return self.refuse(index, refusal, what, &e.meta.source, context);
+            }
         };
         self.hear(&e.meta, origin);
         match verdict {
@@ -286,11 +298,13 @@ impl<'k> Position<'k> {
         self.journal = journal;
     }
 
+    /// `what` names the record by its place in its source's order.
     fn refuse(
         &mut self,
         index: usize,
         refusal: Refusal,
-        meta: &EventMeta,
+        what: impl std::fmt::Display,
+        source: &str,
         context: &mut Context<'_>,
     ) -> Result<(), Fault> {
         let (code, message) = match refusal {
@@ -298,15 +312,13 @@ impl<'k> Position<'k> {
             Refusal::LateBeyondHorizon => (
                 Code::LateBeyondHorizon,
                 format!(
-                    "position {}:{} of {} is older than what the ledger remembers (72 h): whether it had its effect cannot be known; count the stock, then discard this record",
-                    meta.source_epoch, meta.source_position, meta.source
+                    "{what} of {source} is older than what the ledger remembers (72 h): whether it had its effect cannot be known; count the stock, then discard this record"
                 ),
             ),
             Refusal::TooManyWaiting => (
-                Code::LateBeyondHorizon,
+                Code::EpochUntrusted,
                 format!(
-                    "too many movements of epoch {} wait for a snapshot of that epoch; send one, then redrive",
-                    meta.source_epoch
+                    "{what} of {source} is of an epoch whose snapshot has not come, and no more can wait for it; send a snapshot of that epoch, then redrive"
                 ),
             ),
         };

@@ -1,10 +1,10 @@
-//! A position's sub-entries in the processor's state.
+//! Sub-entries of a key in a processor's state.
 
 use crate::domain::stock::{Shelf, Slot};
 use crate::pipeline::State;
 use std::cell::RefCell;
 
-/// The shelf of one position: sub-keys behind its own key.
+/// The shelf of one key: sub-keys behind its own.
 pub(super) struct StateShelf<'a> {
     key: &'a str,
     state: &'a mut dyn State,
