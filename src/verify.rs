@@ -129,6 +129,29 @@ pub fn ledger(
     application: &str,
     readers: &[(String, String)],
 ) -> Result<Ledger, Fault> {
+    // First what the groups say they have done, then what was booked, then what there is: whatever
+    // is committed or written meanwhile then looks unfinished, not lost.
+    let mut committed: HashMap<(String, TopicPartition), i64> = HashMap::new();
+    let existing = log.admin().topics()?;
+    for (reader, topic) in readers {
+        let count = existing
+            .iter()
+            .find(|t| t.name == *topic)
+            .map_or(0, |t| t.partitions);
+        let partitions: Vec<_> = (0..count)
+            .map(|p| TopicPartition::new(topic.as_str(), p))
+            .collect();
+        if !partitions.is_empty() {
+            let offsets = log
+                .admin()
+                .group_offsets(&group_id(application, reader), &partitions)?;
+            committed.extend(
+                offsets
+                    .into_iter()
+                    .map(|(p, offset)| ((reader.clone(), p), offset)),
+            );
+        }
+    }
     let mut said: HashMap<(String, TopicPartition), Said> = HashMap::new();
     let mut broken = Vec::new();
     read_topic(log.as_ref(), topic::OPS_DISPOSITION, |record| {
@@ -172,11 +195,10 @@ pub fn ledger(
     for (reader, topic) in readers {
         let mut books = Ledger::default();
         for (partition, offsets) in offsets.iter().filter(|(p, _)| *p.topic == **topic) {
-            let group = group_id(application, reader);
-            let committed = log
-                .admin()
-                .group_offsets(&group, std::slice::from_ref(partition))?;
-            let committed = committed.get(partition).copied().unwrap_or(0);
+            let committed = committed
+                .get(&(reader.clone(), partition.clone()))
+                .copied()
+                .unwrap_or(0);
             let nothing = Said::default();
             let said = said
                 .get(&(reader.clone(), partition.clone()))
@@ -218,7 +240,6 @@ fn balance(
     }
     let settled = offsets.partition_point(|o| *o < committed);
     books.produced += offsets.len() as i64;
-    books.in_flight += (offsets.len() - settled) as i64;
     let mut at = 0;
     let mut visible = 0;
     for (first, last, count) in &ranges {
@@ -246,6 +267,7 @@ fn balance(
             offsets[at]
         ));
     }
+    books.in_flight += offsets.len() as i64 - visible;
     let mut applied = visible;
     for (offset, outcome) in &said.others {
         if *outcome != Outcome::Applied && offsets.binary_search(offset).is_ok() {

@@ -18,6 +18,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Instances of one set of names on a host, at most.
@@ -70,6 +71,20 @@ struct Ports {
 /// orderly end.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     shared::log_output("info,librdkafka=warn");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    // Heard from the first moment: told to stop while still starting, there is nothing in hand.
+    let started = Arc::new(AtomicBool::new(false));
+    let (told, mut hear) = tokio::sync::watch::channel(false);
+    let begun = started.clone();
+    runtime.spawn(async move {
+        if told_to_stop().await.is_ok() && !begun.load(Ordering::SeqCst) {
+            std::process::exit(0);
+        }
+        told.send_replace(true);
+    });
     let configuration = shared::configuration(args.config.as_deref())?;
     let log = connect::configured_log(&args.bootstrap, &configuration)?;
     let registry = connect::configured_registry(&args.registry, &configuration, &log)?;
@@ -101,14 +116,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let mut service = Service::new(telemetry.clone());
     let tasks = args.tasks.or(configuration.tasks).unwrap_or(1).max(1);
+    started.store(true, Ordering::SeqCst);
     for name in &args.names {
         start(name, &configuration, &ports, tasks, &mut service)?;
     }
     let listen = args.listen.clone().or_else(|| configuration.listen.clone());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
     let listener = runtime.block_on(bind(listen.as_deref()))?;
     let address = listener.local_addr()?;
     tracing::info!(instance, listen = %address, state = %state.join(&instance).display(), log = log.address(), names = ?args.names, "running");
@@ -131,7 +143,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             tracing::error!(%error, "metrics and health are no longer served");
         }
     });
-    runtime.block_on(told_to_stop())?;
+    // The channel's other end lives as long as the runtime.
+    let _ = runtime.block_on(hear.wait_for(|told| *told));
     tracing::info!("stopping: what is in hand is finished or aborted");
     stop.now();
     let ended = service.join(Duration::from_secs(9));

@@ -2,7 +2,7 @@
 //! a record was written with.
 //!
 //! Decoding has two paths. When the writer's schema is the compiled one, the generated code reads
-//! the bytes straight into the struct. Otherwise [`resolve`] goes by Avro's schema resolution,
+//! the bytes straight into the struct. Otherwise `resolve.rs` goes by Avro's schema resolution,
 //! which is slower and happens only while old data is read or a newer writer is deployed.
 
 mod headers;

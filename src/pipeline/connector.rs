@@ -27,6 +27,12 @@ impl Evidence {
     }
 }
 
+/// Builds a connector with this instance name from settings.
+pub type BuildConnector = fn(&str, serde_json::Value) -> Result<Arc<dyn Connector>, Fault>;
+
+/// Starts a stand-in.
+pub type StartFake = fn(FakeOptions) -> BoxFuture<'static, std::io::Result<Box<dyn Fake>>>;
+
 /// What a kind of connector is. One constant for each folder under `connectors/`.
 pub struct ConnectorDescriptor {
     /// Kind, as in `kind:` of a configuration: `tryton`, `vendure`, `file`.
@@ -44,10 +50,10 @@ pub struct ConnectorDescriptor {
     /// JSON schema of its settings; the doc comments of the settings struct are the documentation.
     pub settings: fn() -> schemars::Schema,
     /// Builds a connector named `instance` from settings that satisfy the schema.
-    pub build: fn(instance: &str, settings: serde_json::Value) -> Result<Arc<dyn Connector>, Fault>,
+    pub build: BuildConnector,
     /// Starts a stand-in of the system over real HTTP (or in a folder) on loopback, and the
     /// settings with which a connector reaches it. `None` where the system is the file system.
-    pub fake: Option<fn(FakeOptions) -> BoxFuture<'static, std::io::Result<Box<dyn Fake>>>>,
+    pub fake: Option<StartFake>,
 }
 
 /// One thing that a connector needs to do its job, tried against the live system.

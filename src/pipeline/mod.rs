@@ -15,7 +15,8 @@ mod source;
 
 pub use clock::{Clock, SystemClock};
 pub use connector::{
-    Check, Connector, ConnectorDescriptor, Evidence, Fake, FakeCall, FakeFault, FakeOptions,
+    BuildConnector, Check, Connector, ConnectorDescriptor, Evidence, Fake, FakeCall, FakeFault,
+    FakeOptions, StartFake,
 };
 pub use fault::{Code, Fault, Stage, Verdict};
 pub use processor::{

@@ -1,4 +1,5 @@
 //! Tests at the seams, without a broker: the runtime, the processors and the embedded log together.
 
+mod house;
 mod stock;
 mod world;

@@ -229,7 +229,7 @@ fn send_waves(
         *expected.entry(key.clone()).or_default() -= Decimal::from(quantity);
         facts.push((key, sale(&sku, location, position, quantity)));
     }
-    let again: Vec<_> = facts.choose_multiple(&mut random, 200).cloned().collect();
+    let again: Vec<_> = facts.sample(&mut random, 200).cloned().collect();
     facts.extend(again);
     facts.shuffle(&mut random);
     let count = facts.len() as i64;
@@ -333,7 +333,8 @@ fn every_kind_of_poison_becomes_one_dead_letter_and_the_next_record_is_processed
     bad_magic[0] = 7;
     let trailing = [good.as_slice(), b"x"].concat();
     let foreign = framed(channel("web", &["dc"]).into(), topic::CHANNEL_CHANGE);
-    let poison: Vec<(Option<&[u8]>, Option<Vec<u8>>, Code)> = vec![
+    type Poison<'a> = (Option<&'a [u8]>, Option<Vec<u8>>, Code);
+    let poison: Vec<Poison<'_>> = vec![
         (Some(b"A|dc"), None, Code::EmptyValue),
         (Some(b"A|dc"), Some(vec![]), Code::EmptyValue),
         (Some(b"A|dc"), Some(bad_magic), Code::BadMagic),
