@@ -97,14 +97,17 @@ struct Said {
     others: HashMap<i64, Outcome>,
 }
 
-/// Reads a partition of a topic whole and hands each committed record to `each`.
+/// Reads a topic whole and hands each committed record to `each`.
 ///
 /// # Errors
-/// When the log does not answer.
+/// When the log does not answer, or has no such topic.
 pub fn read_topic(log: &dyn Log, topic: &str, mut each: impl FnMut(&Record)) -> Result<(), Fault> {
     let topics = log.admin().topics()?;
     let Some(found) = topics.iter().find(|t| t.name == topic) else {
-        return Ok(());
+        return Err(crate::log::LogError::UnknownTopic {
+            topic: topic.to_owned(),
+        }
+        .into());
     };
     let from: Vec<_> = (0..found.partitions)
         .map(|p| (TopicPartition::new(topic, p), Offset::Beginning))

@@ -21,7 +21,8 @@ struct Case<'a> {
 
 pub fn run(log: &Arc<dyn Log>, which: &str) {
     static RUN: AtomicU32 = AtomicU32::new(0);
-    let cases: [(&str, fn(&Case<'_>)); 14] = [
+    type Run = fn(&Case<'_>);
+    let cases: [(&str, Run); 14] = [
         ("order", order_holds_for_each_key),
         ("isolation", nothing_open_or_aborted_is_visible),
         ("atomic", offsets_and_outputs_commit_together_or_not_at_all),
