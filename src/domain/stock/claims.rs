@@ -194,7 +194,7 @@ pub struct Command {
 pub enum Verdict {
     /// It took effect; the journal tells how, unless it only left a tombstone.
     Applied,
-    /// It had its effect before. The claim as it is can be read with [`Ledger::claim`].
+    /// It had its effect before. The claim as it is can be read with `Ledger::claim`.
     Duplicate,
     /// The claim was over already.
     Superseded,
