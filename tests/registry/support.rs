@@ -3,7 +3,7 @@
 use crossdock::log::embedded::{EmbeddedLog, Options};
 use crossdock::registry::{ClientSettings, EmbeddedRegistry, RegistryClient, ServedRegistry};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
@@ -91,38 +91,39 @@ impl RealRegistry {
     }
 
     fn start() -> Result<RealRegistry, String> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("landscape/registry.sh");
         let data = tempfile::tempdir().map_err(|e| e.to_string())?;
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .and_then(|l| l.local_addr())
-            .map_err(|e| e.to_string())?
-            .port();
-        let output = Command::new(&script)
-            .arg(port.to_string())
-            .env("REGISTRY_DATA_DIR", data.path())
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|e| format!("{}: {e}", script.display()))?;
-        let url = String::from_utf8_lossy(&output.stdout);
-        match url.lines().rev().find(|l| l.starts_with("http")) {
-            Some(url) if output.status.success() => Ok(RealRegistry {
-                url: url.to_owned(),
-                data: Some(data),
-            }),
-            _ => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        let output = script(data.path(), "up")?;
+        // Made before the outcome is looked at: what did not become ready is stopped too.
+        let mut registry = RealRegistry {
+            url: String::new(),
+            data: Some(data),
+        };
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
+        registry.url = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Ok(registry)
     }
 }
 
 impl Drop for RealRegistry {
     fn drop(&mut self) {
-        let pid = self
-            .data
-            .as_ref()
-            .and_then(|d| std::fs::read_to_string(d.path().join("registry.pid")).ok());
-        if let Some(pid) = pid {
-            // It may have ended by itself, which is as good.
-            let _ = Command::new("kill").arg(pid.trim()).status();
+        if let Some(data) = &self.data {
+            let down = script(data.path(), "down");
+            if !down.is_ok_and(|o| o.status.success()) {
+                eprintln!("the registry in {} was not stopped", data.path().display());
+            }
         }
     }
+}
+
+/// Runs `landscape/registry.sh` with this verb on the registry whose data are in this folder.
+fn script(data: &Path, verb: &str) -> Result<Output, String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("landscape/registry.sh");
+    Command::new(script)
+        .arg(verb)
+        .env("REGISTRY_DATA_DIR", data)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("landscape/registry.sh cannot be run: {e}"))
 }
