@@ -59,9 +59,13 @@ impl FakeAnswer {
 
 /// The API of a stand-in over its books.
 pub trait FakeApi: Send + 'static {
-    /// Whether the request changes the books if it succeeds: such calls are recorded, and faults
-    /// are shown on them.
+    /// Whether the request changes the books if it succeeds: such calls are recorded.
     fn changes(&self, request: &FakeRequest) -> bool;
+    /// Whether faults are shown on the request: on those that change something and, for a system
+    /// that is only read, on others.
+    fn fails(&self, request: &FakeRequest) -> bool {
+        self.changes(request)
+    }
     /// Answers a request.
     fn answer(&mut self, request: &FakeRequest) -> FakeAnswer;
     /// The answer to credentials that are refused.
@@ -155,7 +159,7 @@ impl<A: FakeApi> FakeServer<A> {
         lock(&self.shared.api)
     }
 
-    /// Shows these faults on the next calls that change something.
+    /// Shows these faults on the next calls that can fail.
     pub fn inject(&self, faults: Vec<FakeFault>) {
         lock(&self.shared.faults).extend(faults);
     }
@@ -209,8 +213,11 @@ async fn handle<A: FakeApi>(
         return Err(cut());
     }
     let request = read(request).await?;
-    let changes = lock(&shared.api).changes(&request);
-    let fault = if changes {
+    let (changes, fails) = {
+        let api = lock(&shared.api);
+        (api.changes(&request), api.fails(&request))
+    };
+    let fault = if fails {
         lock(&shared.faults).pop_front()
     } else {
         None

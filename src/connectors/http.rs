@@ -44,6 +44,44 @@ pub struct Answer {
 ///
 /// `system` names the other side in messages. Cancelling may leave the call done.
 pub async fn send(system: &str, request: RequestBuilder) -> Result<Answer, Fault> {
+    exchange(system, request)
+        .await
+        .map_err(|failed| match failed {
+            Failed::Refused(fault) => fault,
+            Failed::Unanswered(fault) if fault.code == Code::Unavailable => fault,
+            Failed::Unanswered(fault) => Fault {
+                message: format!("{}; the call may have had its effect", fault.message),
+                ..fault
+            },
+        })
+}
+
+/// As [`send`], for a call that changes nothing: whatever kept it from an answer, it can be made
+/// again.
+pub async fn read(system: &str, request: RequestBuilder) -> Result<Answer, Fault> {
+    exchange(system, request)
+        .await
+        .map_err(|failed| match failed {
+            Failed::Refused(fault) => Fault {
+                stage: Stage::Read,
+                ..fault
+            },
+            Failed::Unanswered(fault) => Fault {
+                stage: Stage::Read,
+                code: Code::Unavailable,
+                ..fault
+            },
+        })
+}
+
+enum Failed {
+    /// The other side answered, and said no.
+    Refused(Fault),
+    /// There is no answer that could be understood.
+    Unanswered(Fault),
+}
+
+async fn exchange(system: &str, request: RequestBuilder) -> Result<Answer, Failed> {
     let answer = request
         .send()
         .await
@@ -52,18 +90,21 @@ pub async fn send(system: &str, request: RequestBuilder) -> Result<Answer, Fault
     let headers = answer.headers().clone();
     let bytes = read_bounded(system, answer).await?;
     if !status.is_success() {
-        return Err(status_fault(system, status, &headers, &bytes));
+        return Err(Failed::Refused(status_fault(
+            system, status, &headers, &bytes,
+        )));
     }
     let body = if bytes.is_empty() {
         Value::Null
     } else {
         serde_json::from_slice(&bytes).map_err(|e| {
-            // The call may have had its effect; what it answered says nothing about that.
             let message = format!(
                 "{system} answered {status} with something that is not JSON: {}",
                 quote(&bytes)
             );
-            Fault::retry(Stage::Write, Code::OutcomeUnknown, message).caused_by(e)
+            Failed::Unanswered(
+                Fault::retry(Stage::Write, Code::OutcomeUnknown, message).caused_by(e),
+            )
         })?
     };
     Ok(Answer {
@@ -73,7 +114,7 @@ pub async fn send(system: &str, request: RequestBuilder) -> Result<Answer, Fault
     })
 }
 
-async fn read_bounded(system: &str, mut answer: reqwest::Response) -> Result<Vec<u8>, Fault> {
+async fn read_bounded(system: &str, mut answer: reqwest::Response) -> Result<Vec<u8>, Failed> {
     let mut bytes = Vec::new();
     while let Some(chunk) = answer
         .chunk()
@@ -82,28 +123,24 @@ async fn read_bounded(system: &str, mut answer: reqwest::Response) -> Result<Vec
     {
         if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {
             let message = format!("{system} answered with more than {ANSWER_BYTES_MAX} bytes");
-            return Err(Fault::retry(Stage::Write, Code::Unavailable, message));
+            let fault = Fault::retry(Stage::Write, Code::Unavailable, message);
+            return Err(Failed::Refused(fault));
         }
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
 }
 
-fn transport_fault(system: &str, error: reqwest::Error) -> Fault {
+fn transport_fault(system: &str, error: reqwest::Error) -> Failed {
     let (code, what) = if error.is_connect() {
         (Code::Unavailable, "cannot be reached")
     } else if error.is_timeout() {
-        (
-            Code::OutcomeUnknown,
-            "did not answer in time; the call may have had its effect",
-        )
+        (Code::OutcomeUnknown, "did not answer in time")
     } else {
-        (
-            Code::OutcomeUnknown,
-            "broke off the call, which may have had its effect",
-        )
+        (Code::OutcomeUnknown, "broke off the call")
     };
-    Fault::retry(Stage::Write, code, format!("{system} {what}")).caused_by(error.without_url())
+    let fault = Fault::retry(Stage::Write, code, format!("{system} {what}"));
+    Failed::Unanswered(fault.caused_by(error.without_url()))
 }
 
 /// The verdict on an HTTP status that is no success (RFC 9110 §15, RFC 6585 §4).

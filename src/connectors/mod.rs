@@ -9,6 +9,7 @@ mod file;
 mod http;
 mod medusa;
 mod reference;
+mod tryton;
 mod vendure;
 
 use crate::pipeline::ConnectorDescriptor;
@@ -18,6 +19,7 @@ pub const ALL: &[&ConnectorDescriptor] = &[
     &file::DESCRIPTOR,
     &medusa::DESCRIPTOR,
     &reference::DESCRIPTOR,
+    &tryton::DESCRIPTOR,
     &vendure::DESCRIPTOR,
 ];
 

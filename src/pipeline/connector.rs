@@ -121,7 +121,8 @@ pub trait Fake: Send + Sync {
     fn url(&self) -> String;
     /// Settings with which a connector of the kind reaches it.
     fn settings(&self) -> serde_json::Value;
-    /// Shows these faults on the next calls that change something, one each, in order.
+    /// Shows these faults on the next calls that change something (on a system that is only read:
+    /// on the next calls that read), one each, in order.
     fn inject(&self, faults: Vec<FakeFault>);
     /// Refuses (`true`) all calls as a system that is down does, or serves again.
     fn set_down(&self, down: bool);

@@ -1,5 +1,8 @@
 //! One suite that every connector passes.
 
+mod sources;
+mod tryton;
+
 use crossdock::connectors;
 use crossdock::contract::event::{AvailabilityChanged, Event, EventMeta, SinkOutcome};
 use crossdock::contract::topic;

@@ -1,0 +1,388 @@
+//! Tables, and the part of Tryton's domains and reads that the connector uses.
+
+use super::super::rows;
+use crate::domain::Timestamp;
+use serde_json::{Map, Value, json};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+/// Why a call is refused.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// The model has no such method: HTTP 403.
+    Method,
+    /// An exception: its text and what goes with it.
+    Error(String, Value),
+}
+
+impl Refused {
+    pub fn error(text: &str) -> Self {
+        Refused::Error(text.to_owned(), json!(""))
+    }
+    /// A `KeyError`, whose text is the quoted name.
+    fn unknown(name: &str) -> Self {
+        Refused::error(&format!("'{name}'"))
+    }
+}
+
+/// What a field holds.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Field {
+    Plain,
+    /// Id of a row of this model.
+    To(&'static str),
+    /// Computed from the context.
+    Quantity,
+}
+
+use Field::{Plain, Quantity, To};
+
+/// Models and their fields, besides those that every model has.
+pub(super) const MODELS: &[(&str, &[(&str, Field)])] = &[
+    (
+        "stock.move",
+        &[
+            ("product", To("product.product")),
+            ("unit", To("product.uom")),
+            ("from_location", To("stock.location")),
+            ("to_location", To("stock.location")),
+            ("quantity", Plain),
+            ("internal_quantity", Plain),
+            ("state", Plain),
+            ("effective_date", Plain),
+            ("planned_date", Plain),
+            ("company", To("company.company")),
+            ("origin", Plain),
+            ("shipment", Plain),
+            ("cost_price", Plain),
+        ],
+    ),
+    (
+        "stock.location",
+        &[
+            ("name", Plain),
+            ("code", Plain),
+            ("type", Plain),
+            ("parent", To("stock.location")),
+            ("active", Plain),
+            ("address", To("party.address")),
+        ],
+    ),
+    (
+        "stock.inventory",
+        &[
+            ("number", Plain),
+            ("state", Plain),
+            ("date", Plain),
+            ("location", To("stock.location")),
+            ("company", To("company.company")),
+            ("empty_quantity", Plain),
+        ],
+    ),
+    (
+        "stock.inventory.line",
+        &[
+            ("inventory", To("stock.inventory")),
+            ("product", To("product.product")),
+            ("quantity", Plain),
+            ("expected_quantity", Plain),
+        ],
+    ),
+    (
+        "stock.shipment.internal",
+        &[
+            ("number", Plain),
+            ("state", Plain),
+            ("from_location", To("stock.location")),
+            ("to_location", To("stock.location")),
+        ],
+    ),
+    (
+        "stock.order_point",
+        &[
+            ("product", To("product.product")),
+            ("type", Plain),
+            ("warehouse_location", To("stock.location")),
+            ("storage_location", To("stock.location")),
+            ("min_quantity", Plain),
+            ("target_quantity", Plain),
+        ],
+    ),
+    (
+        "product.product",
+        &[
+            ("template", To("product.template")),
+            ("code", Plain),
+            ("active", Plain),
+            ("default_uom", To("product.uom")),
+            ("quantity", Quantity),
+        ],
+    ),
+    (
+        "product.template",
+        &[
+            ("name", Plain),
+            ("active", Plain),
+            ("type", Plain),
+            ("consumable", Plain),
+            ("list_price", Plain),
+        ],
+    ),
+    (
+        "product.identifier",
+        &[
+            ("product", To("product.product")),
+            ("type", Plain),
+            ("code", Plain),
+        ],
+    ),
+    ("product.uom", &[("name", Plain), ("symbol", Plain)]),
+    ("company.company", &[("name", Plain)]),
+    ("party.address", &[("country", To("country.country"))]),
+    ("country.country", &[("code", Plain)]),
+];
+
+/// A row as it is kept.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stored {
+    pub created_at: Timestamp,
+    pub written_at: Option<Timestamp>,
+    pub values: Map<String, Value>,
+}
+
+/// All tables.
+#[derive(Clone, Default)]
+pub(super) struct Store {
+    pub tables: BTreeMap<&'static str, BTreeMap<i64, Stored>>,
+}
+
+/// What a search asks for.
+pub(super) struct Query<'a> {
+    pub model: &'a str,
+    pub domain: &'a Value,
+    pub order: &'a Value,
+    pub offset: usize,
+    pub limit: usize,
+    /// Whether archived rows are found too.
+    pub archived: bool,
+}
+
+impl Store {
+    pub fn fields(&self, model: &str) -> Result<&'static [(&'static str, Field)], Refused> {
+        let found = MODELS.iter().find(|(name, _)| *name == model);
+        found
+            .map(|(_, fields)| *fields)
+            .ok_or_else(|| Refused::unknown(model))
+    }
+
+    pub fn get(&self, model: &str, id: i64) -> Option<&Stored> {
+        self.tables.get(model)?.get(&id)
+    }
+
+    fn field(&self, model: &str, name: &str) -> Result<Field, Refused> {
+        if ["id", "create_date", "write_date", "last_modified_at"].contains(&name) {
+            return Ok(Plain);
+        }
+        let found = self.fields(model)?.iter().find(|(field, _)| *field == name);
+        found
+            .map(|(_, field)| *field)
+            .ok_or_else(|| Refused::unknown(name))
+    }
+
+    fn value(&self, id: i64, row: &Stored, name: &str) -> Value {
+        let at = |stamp: Timestamp| rows::stamp_value(stamp);
+        match name {
+            "id" => json!(id),
+            "create_date" => at(row.created_at),
+            "write_date" => row.written_at.map_or(Value::Null, at),
+            "last_modified_at" => at(row.written_at.unwrap_or(row.created_at)),
+            _ => row.values.get(name).cloned().unwrap_or(Value::Null),
+        }
+    }
+
+    /// Ids of the rows that match.
+    pub fn search(&self, query: &Query<'_>) -> Result<Vec<i64>, Refused> {
+        let fields = self.fields(query.model)?;
+        let none = BTreeMap::new();
+        let table = self.tables.get(query.model).unwrap_or(&none);
+        let has_active = fields.iter().any(|(name, _)| *name == "active");
+        let only_active =
+            has_active && !query.archived && !query.domain.to_string().contains("\"active\"");
+        // An empty table knows its fields too.
+        self.matches(query.model, 0, &Stored::default(), query.domain)?;
+        let mut found = Vec::new();
+        for (id, row) in table {
+            let hidden = only_active && row.values.get("active") == Some(&json!(false));
+            if !hidden && self.matches(query.model, *id, row, query.domain)? {
+                found.push((*id, row));
+            }
+        }
+        for by in query.order.as_array().into_iter().flatten().rev() {
+            let name = by[0].as_str().unwrap_or_default();
+            self.field(query.model, name)?;
+            found.sort_by(|a, b| {
+                let order = compare(&self.value(a.0, a.1, name), &self.value(b.0, b.1, name));
+                let order = order.unwrap_or(Ordering::Equal);
+                if by[1] == "DESC" {
+                    order.reverse()
+                } else {
+                    order
+                }
+            });
+        }
+        let ids = found.into_iter().map(|(id, _)| id);
+        Ok(ids.skip(query.offset).take(query.limit).collect())
+    }
+
+    fn matches(&self, model: &str, id: i64, row: &Stored, domain: &Value) -> Result<bool, Refused> {
+        let Some(parts) = domain.as_array() else {
+            return Err(Refused::error("invalid domain"));
+        };
+        let is_clause = parts.len() == 3 && parts[0].is_string() && parts[1].is_string();
+        if is_clause && parts[0] != "OR" {
+            return self.holds(model, id, row, parts);
+        }
+        let any = parts.first().is_some_and(|p| p == "OR");
+        let (mut all_hold, mut some_hold) = (true, false);
+        for part in parts.iter().filter(|p| !p.is_string()) {
+            let holds = self.matches(model, id, row, part)?;
+            all_hold &= holds;
+            some_hold |= holds;
+        }
+        Ok(if any { some_hold } else { all_hold })
+    }
+
+    fn holds(&self, model: &str, id: i64, row: &Stored, clause: &[Value]) -> Result<bool, Refused> {
+        let name = clause[0].as_str().unwrap_or_default();
+        if self.field(model, name)? == Quantity {
+            return Err(Refused::error("quantity cannot be searched for"));
+        }
+        let (value, operand) = (self.value(id, row, name), &clause[2]);
+        let order = compare(&value, operand);
+        let among = |list: &Value| {
+            let list = list.as_array().map_or(&[][..], Vec::as_slice);
+            list.iter()
+                .any(|v| compare(&value, v) == Some(Ordering::Equal))
+        };
+        Ok(match clause[1].as_str().unwrap_or_default() {
+            "=" => order == Some(Ordering::Equal),
+            "!=" => order != Some(Ordering::Equal),
+            ">" => order == Some(Ordering::Greater),
+            ">=" => matches!(order, Some(Ordering::Greater | Ordering::Equal)),
+            "<" => order == Some(Ordering::Less),
+            "<=" => matches!(order, Some(Ordering::Less | Ordering::Equal)),
+            "in" => among(operand),
+            "not in" => !among(operand),
+            other => return Err(Refused::unknown(other)),
+        })
+    }
+
+    /// Fields of rows. A related row's field, `product.code`, comes in an object `product.`.
+    pub fn read(
+        &self,
+        model: &str,
+        ids: &[i64],
+        fields: &Value,
+        context: &Value,
+    ) -> Result<Value, Refused> {
+        let names: Vec<&str> = fields
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        for name in &names {
+            self.check_path(model, name)?;
+        }
+        let mut found = Vec::new();
+        for id in ids {
+            let Some(row) = self.get(model, *id) else {
+                continue;
+            };
+            found.push(self.show(model, *id, row, &names, context)?);
+        }
+        Ok(Value::Array(found))
+    }
+
+    fn show(
+        &self,
+        model: &str,
+        id: i64,
+        row: &Stored,
+        names: &[&str],
+        context: &Value,
+    ) -> Result<Value, Refused> {
+        let mut shown = Map::new();
+        shown.insert("id".into(), json!(id));
+        let mut related: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for name in names {
+            match name.split_once('.') {
+                Some((head, rest)) => related.entry(head).or_default().push(rest),
+                None if self.field(model, name)? == Quantity => {
+                    shown.insert((*name).into(), json!(self.quantity(id, context)));
+                }
+                None => {
+                    shown.insert((*name).into(), self.value(id, row, name));
+                }
+            }
+        }
+        for (head, rest) in related {
+            let Field::To(target) = self.field(model, head)? else {
+                return Err(Refused::unknown(head));
+            };
+            let other = row.values.get(head).and_then(Value::as_i64);
+            let other = other.and_then(|id| Some((id, self.get(target, id)?)));
+            let value = match other {
+                Some((id, row)) => self.show(target, id, row, &rest, context)?,
+                None => Value::Null,
+            };
+            shown.insert(format!("{head}."), value);
+        }
+        Ok(Value::Object(shown))
+    }
+
+    fn check_path(&self, model: &str, path: &str) -> Result<(), Refused> {
+        match path.split_once('.') {
+            None => self.field(model, path).map(|_| ()),
+            Some((head, rest)) => match self.field(model, head)? {
+                Field::To(target) => self.check_path(target, rest),
+                _ => Err(Refused::unknown(head)),
+            },
+        }
+    }
+
+    /// What lies of a product in the locations of the context: done moves in less done moves out.
+    fn quantity(&self, product: i64, context: &Value) -> f64 {
+        let wanted = context["locations"]
+            .as_array()
+            .map_or(&[][..], Vec::as_slice);
+        let inside =
+            |row: &Stored, field: &str| row.values.get(field).is_some_and(|l| wanted.contains(l));
+        let moves = self
+            .tables
+            .get("stock.move")
+            .into_iter()
+            .flat_map(BTreeMap::values);
+        moves
+            .filter(|row| row.values["state"] == "done" && row.values["product"] == product)
+            .map(|row| {
+                let quantity = row.values["internal_quantity"].as_f64().unwrap_or_default();
+                let sign =
+                    i32::from(inside(row, "to_location")) - i32::from(inside(row, "from_location"));
+                quantity * f64::from(sign)
+            })
+            .sum()
+    }
+}
+
+/// How two values stand to each other; `None` when one is null or they are of different kinds.
+fn compare(a: &Value, b: &Value) -> Option<Ordering> {
+    match (a, b) {
+        (Value::Null, Value::Null) => Some(Ordering::Equal),
+        (Value::Number(a), Value::Number(b)) => a.as_f64()?.partial_cmp(&b.as_f64()?),
+        (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
+        (Value::Bool(a), Value::Bool(b)) => Some(a.cmp(b)),
+        (Value::Object(_), Value::Object(_)) => Some(rows::stamp(a)?.cmp(&rows::stamp(b)?)),
+        _ => None,
+    }
+}

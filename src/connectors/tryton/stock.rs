@@ -1,0 +1,557 @@
+//! Stock moves and counts, in the order in which they are read.
+//!
+//! All moves are read once by id, from the first one on: what lies in a place is the sum of its done
+//! moves, so the base needs no other opening. From then on the table is followed by stamps.
+//!
+//! A done move is told once, although its stamp moves again and again. What was told is known by id:
+//! everything up to a frontier, but for moves that are still open, ids that were not there yet, and
+//! moves that could not be told. Beyond the overlap, open moves are looked up by id as well, a few
+//! in each idle poll: so a move that was done in a longer transaction is found, and one that was
+//! deleted is let go.
+
+use super::client::{Client, Row, Search};
+use super::ids::Ids;
+use super::map::{self, Count, INTERNAL_SHIPMENT, MOVE_FIELDS, Move, SHIPMENT_FIELDS};
+use super::tree::{Place, Tree};
+use super::window::{Table, Window, bookmark};
+use super::{configuration, rows};
+use crate::domain::Timestamp;
+use crate::pipeline::{Code, Cursor, Fault, SourceBatch, SourceOrigin, SourceReject, Stage};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+const MOVE: &str = "stock.move";
+const INVENTORY: &str = "stock.inventory";
+const LINE: &str = "stock.inventory.line";
+const INVENTORY_FIELDS: &[&str] = &["state", "location", "company", "last_modified_at"];
+const LINE_FIELDS: &[&str] = &["product", "product.code", "quantity"];
+/// Open moves looked up at a time.
+const LOOKED_UP_MAX: usize = 200;
+/// Idle polls between two times.
+const LOOK_UP_POLLS: u32 = 20;
+/// Idle polls between two looks for counts.
+const COUNT_POLLS: u32 = 4;
+/// Counts that may wait to be compared; older ones are passed over.
+const COUNTS_MAX: usize = 1_000;
+/// Ranges of ids of all kinds in a bookmark: it must fit into one record.
+const RANGES_MAX: usize = 100_000;
+
+/// Where reading goes on.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+struct Bookmark {
+    /// While moves are read by id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_reading: Option<FirstReading>,
+    moves: Window,
+    /// Highest id of a move that was seen.
+    frontier: i64,
+    /// Moves up to the frontier that are planned and not done.
+    open: Ids,
+    /// Ids up to the frontier that were not there, by when their neighbour was created: they are of
+    /// transactions that have not ended, or of rows that never came to be.
+    absent: BTreeMap<i64, Ids>,
+    /// Cancelled moves that look as if they had been done.
+    cancelled: Ids,
+    /// Done moves that could not be told.
+    rejected: Ids,
+    counts: Window,
+    /// Counts to be compared, by id, with when they were confirmed.
+    waiting: BTreeMap<i64, i64>,
+    /// Lines of the first waiting count up to this id are done.
+    after_line: i64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+struct FirstReading {
+    after: i64,
+}
+
+/// What there is to do about a move.
+#[derive(Clone, Copy, PartialEq)]
+enum Told {
+    Nothing,
+    Done,
+    Cancelled,
+}
+
+pub(super) struct Stock {
+    instance: String,
+    client: Arc<Client>,
+    tree: Option<Tree>,
+    /// Where looking up open moves goes on.
+    looked_up: i64,
+    /// Polls in a row that found no move.
+    idle_polls: u32,
+}
+
+/// Tries what reading needs.
+pub(super) async fn check(client: &Client) -> Result<String, Fault> {
+    for (model, fields) in [
+        (MOVE, MOVE_FIELDS),
+        (INVENTORY, INVENTORY_FIELDS),
+        (LINE, LINE_FIELDS),
+        (INTERNAL_SHIPMENT, SHIPMENT_FIELDS),
+    ] {
+        let search = Search {
+            model,
+            domain: json!([]),
+            order: json!([["id", "DESC"]]),
+            limit: 1,
+            fields,
+        };
+        client.search(search).await?;
+    }
+    let done = client.count(MOVE, json!([["state", "=", "done"]])).await?;
+    Ok(format!("{done} done"))
+}
+
+impl Stock {
+    pub fn new(instance: &str, client: Arc<Client>) -> Self {
+        Stock {
+            instance: instance.to_owned(),
+            client,
+            tree: None,
+            looked_up: 0,
+            idle_polls: 0,
+        }
+    }
+
+    pub async fn poll(&mut self, cursor: Option<&Cursor>) -> Result<SourceBatch, Fault> {
+        let (mut mark, sequence) = match cursor {
+            Some(c) => (bookmark(&self.instance, &c.bookmark)?, c.sequence),
+            None => (self.begin().await?, 1),
+        };
+        let mut batch = SourceBatch::default();
+        let mut position = sequence;
+        if let Some(first) = mark.first_reading.clone() {
+            let page = self.page(first.after).await?;
+            batch.more = page.len() >= self.limit();
+            mark.first_reading = page.last().filter(|_| batch.more).map(|last| FirstReading {
+                after: rows::id(last),
+            });
+            for row in &page {
+                mark.moves.note(row);
+            }
+            self.take_in(&page, &mut mark, &mut position, &mut batch)
+                .await?;
+            batch.more |= mark.first_reading.is_none();
+            mark.forget_absent(self.client.settings.overlap_us());
+        } else {
+            let found = mark.moves.poll(self.moves()).await?;
+            self.take_in(&found.rows, &mut mark, &mut position, &mut batch)
+                .await?;
+            batch.more = !found.drained;
+            if found.drained {
+                mark.forget_absent(self.client.settings.overlap_us());
+            }
+            if found.drained && found.rows.is_empty() {
+                self.when_idle(&mut mark, &mut position, &mut batch).await?;
+            } else {
+                self.idle_polls = 0;
+            }
+        }
+        mark.check(&self.instance)?;
+        batch.cursor = Cursor {
+            bookmark: serde_json::to_value(&mark).map_err(|e| {
+                Fault::halt(Stage::Read, Code::Bug, "a bookmark is not JSON").caused_by(e)
+            })?,
+            sequence: position,
+        };
+        Ok(batch)
+    }
+
+    async fn when_idle(
+        &mut self,
+        mark: &mut Bookmark,
+        position: &mut i64,
+        batch: &mut SourceBatch,
+    ) -> Result<(), Fault> {
+        if self.idle_polls.is_multiple_of(LOOK_UP_POLLS) {
+            self.look_up(mark, position, batch).await?;
+        }
+        if self.idle_polls.is_multiple_of(COUNT_POLLS) || !mark.waiting.is_empty() {
+            self.compare(mark, *position, batch).await?;
+        }
+        self.idle_polls = self.idle_polls.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Stamps are taken before the first reading: what changes during it is read again after it.
+    async fn begin(&self) -> Result<Bookmark, Fault> {
+        Ok(Bookmark {
+            first_reading: Some(FirstReading::default()),
+            moves: Window::begin(self.moves()).await?,
+            counts: Window::begin(self.inventories()).await?,
+            ..Bookmark::default()
+        })
+    }
+
+    fn limit(&self) -> usize {
+        self.client.settings.page_rows as usize
+    }
+
+    fn moves(&self) -> Table<'_> {
+        Table {
+            client: &self.client,
+            model: MOVE,
+            fields: MOVE_FIELDS,
+            limit: self.limit(),
+        }
+    }
+
+    fn inventories(&self) -> Table<'_> {
+        Table {
+            model: INVENTORY,
+            fields: INVENTORY_FIELDS,
+            ..self.moves()
+        }
+    }
+
+    async fn page(&self, after: i64) -> Result<Vec<Row>, Fault> {
+        let search = Search {
+            model: MOVE,
+            domain: json!([["id", ">", after]]),
+            order: json!([["id", "ASC"]]),
+            limit: self.limit(),
+            fields: MOVE_FIELDS,
+        };
+        self.client.search(search).await
+    }
+
+    /// Tells what rows of moves mean, and remembers that it was told.
+    async fn take_in(
+        &mut self,
+        rows: &[Row],
+        mark: &mut Bookmark,
+        position: &mut i64,
+        batch: &mut SourceBatch,
+    ) -> Result<(), Fault> {
+        let (company, _) = self.client.company().await?;
+        let mut told = Vec::new();
+        for row in rows {
+            let what = mark.settle(row);
+            if what != Told::Nothing && rows::integer(row, "company") == company {
+                told.push((row, what));
+            }
+        }
+        if told.is_empty() {
+            return Ok(());
+        }
+        let tree = self.current_tree().await?;
+        let mut read: Vec<(&Row, Told, Result<Move, Fault>)> = told
+            .into_iter()
+            .map(|(row, what)| (row, what, Move::read(row, |id| tree.place(id))))
+            .collect();
+        self.add_destinations(&mut read).await?;
+        for (row, what, moved) in read {
+            let id = rows::id(row);
+            match moved {
+                Ok(moved) => {
+                    mark.rejected.remove(id);
+                    batch.records.extend(match what {
+                        Told::Cancelled => moved.corrections(&self.instance, position),
+                        _ => moved.events(&self.instance, position),
+                    });
+                }
+                // It was dead-lettered when it was read first.
+                Err(_) if mark.rejected.contains(id) => {}
+                Err(fault) => {
+                    mark.rejected.insert(id);
+                    batch.rejects.push(SourceReject {
+                        origin: SourceOrigin {
+                            container: MOVE.into(),
+                            item: id.to_string(),
+                        },
+                        raw: Bytes::from(Value::Object(row.clone()).to_string()),
+                        fault,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn current_tree(&mut self) -> Result<&Tree, Fault> {
+        let kept = match self.tree.take() {
+            Some(tree) if tree.is_current(&self.client).await? => tree,
+            _ => Tree::load(&self.client).await?,
+        };
+        Ok(self.tree.insert(kept))
+    }
+
+    /// Goods on the way are announced where their shipment goes.
+    async fn add_destinations(
+        &self,
+        read: &mut [(&Row, Told, Result<Move, Fault>)],
+    ) -> Result<(), Fault> {
+        let shipment = |row: &Row| {
+            let reference = rows::text(row, "shipment").and_then(rows::reference);
+            reference
+                .filter(|(model, _)| *model == INTERNAL_SHIPMENT)
+                .map(|(_, id)| id)
+        };
+        let mut wanted: Vec<i64> = read
+            .iter()
+            .filter_map(|(row, _, _)| shipment(row))
+            .collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let search = Search {
+            model: INTERNAL_SHIPMENT,
+            domain: json!([["id", "in", wanted]]),
+            order: json!([["id", "ASC"]]),
+            limit: wanted.len(),
+            fields: SHIPMENT_FIELDS,
+        };
+        let mut destinations: HashMap<i64, Place> = HashMap::new();
+        for row in self.client.search(search).await? {
+            let to = rows::integer(&row, "to_location");
+            if let (Some(to), Some(tree)) = (to, &self.tree)
+                && let Ok(place) = tree.place(to)
+            {
+                destinations.insert(rows::id(&row), place);
+            }
+        }
+        for (row, _, moved) in read {
+            if let (Some(id), Ok(moved)) = (shipment(row), moved) {
+                moved.destination = destinations.get(&id).cloned();
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks up the next few open or rejected moves by id.
+    async fn look_up(
+        &mut self,
+        mark: &mut Bookmark,
+        position: &mut i64,
+        batch: &mut SourceBatch,
+    ) -> Result<(), Fault> {
+        let mut wanted: Vec<i64> = mark
+            .open
+            .above(self.looked_up)
+            .take(LOOKED_UP_MAX)
+            .collect();
+        wanted.extend(mark.rejected.above(0).take(LOOKED_UP_MAX));
+        self.looked_up = match wanted.len() < LOOKED_UP_MAX {
+            true => 0,
+            false => wanted[LOOKED_UP_MAX - 1],
+        };
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let search = Search {
+            model: MOVE,
+            domain: json!([["id", "in", wanted]]),
+            order: json!([["last_modified_at", "ASC"], ["id", "ASC"]]),
+            limit: wanted.len(),
+            fields: MOVE_FIELDS,
+        };
+        let rows = self.client.search(search).await?;
+        for id in &wanted {
+            if !rows.iter().any(|row| rows::id(row) == *id) {
+                mark.open.remove(*id);
+                mark.rejected.remove(*id);
+            }
+        }
+        self.take_in(&rows, mark, position, batch).await
+    }
+
+    /// Compares stock after a count with what the moves say. The quantities that the ERP reports
+    /// are those of this very moment, so they are told only when no move has come in between.
+    async fn compare(
+        &mut self,
+        mark: &mut Bookmark,
+        position: i64,
+        batch: &mut SourceBatch,
+    ) -> Result<(), Fault> {
+        let (company, _) = self.client.company().await?;
+        let found = mark.counts.poll(self.inventories()).await?;
+        for row in &found.rows {
+            let done = rows::text(row, "state") == Some("done");
+            if done && rows::integer(row, "company") == company {
+                let at = rows::modified_at(row).unwrap_or_default();
+                mark.waiting.insert(rows::id(row), at.0);
+            }
+        }
+        while mark.waiting.len() > COUNTS_MAX {
+            mark.waiting.pop_first();
+            mark.after_line = 0;
+        }
+        batch.more |= !found.drained;
+        let Some((inventory, at)) = mark.waiting.first_key_value().map(|(i, a)| (*i, *a)) else {
+            return Ok(());
+        };
+        let lines = self.client.search(Search {
+            model: LINE,
+            domain: json!([["inventory", "=", inventory], ["id", ">", mark.after_line]]),
+            order: json!([["id", "ASC"]]),
+            limit: self.limit(),
+            fields: LINE_FIELDS,
+        });
+        let lines = lines.await?;
+        let snapshots = self.quantities(inventory, &lines).await?;
+        if !mark.moves.is_current(self.moves()).await? {
+            batch.more = true;
+            return Ok(());
+        }
+        for (line, sku, location, quantity) in &snapshots {
+            let count = Count {
+                line: *line,
+                sku,
+                location,
+                quantity: *quantity,
+                at: Timestamp(at),
+                as_of: position - 1,
+            };
+            batch.records.push(map::snapshot(&self.instance, &count));
+        }
+        match lines.last() {
+            Some(last) if lines.len() >= self.limit() => mark.after_line = rows::id(last),
+            _ => {
+                mark.waiting.remove(&inventory);
+                mark.after_line = 0;
+            }
+        }
+        batch.more |= !mark.waiting.is_empty();
+        Ok(())
+    }
+
+    /// What the ERP reports now for the products of counted lines, at the location of the count: by
+    /// line, with SKU and location.
+    async fn quantities(
+        &mut self,
+        inventory: i64,
+        lines: &[Row],
+    ) -> Result<Vec<(i64, String, String, crate::domain::Decimal)>, Fault> {
+        let mut products: Vec<i64> = lines
+            .iter()
+            .filter_map(|l| rows::integer(l, "product"))
+            .collect();
+        products.sort_unstable();
+        products.dedup();
+        let place = self.client.search(Search {
+            model: INVENTORY,
+            domain: json!([["id", "=", inventory]]),
+            order: json!([["id", "ASC"]]),
+            limit: 1,
+            fields: &["location"],
+        });
+        let place = place
+            .await?
+            .first()
+            .and_then(|row| rows::integer(row, "location"));
+        let client = self.client.clone();
+        let tree = self.current_tree().await?;
+        let place = place.and_then(|id| tree.place(id).ok());
+        let Some(Place::Stock { location, .. }) = place.filter(|_| !products.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let below = tree.row_of(&location).map(|row| tree.sellable_below(row));
+        let context = json!({"locations": below.unwrap_or_default(), "with_childs": false});
+        let read = client
+            .read("product.product", &products, &["quantity"], context)
+            .await?;
+        let quantities: HashMap<i64, &Value> = read
+            .iter()
+            .filter_map(|row| Some((rows::id(row), row.get("quantity")?)))
+            .collect();
+        let known = lines.iter().filter_map(|line| {
+            let counted = line.get("quantity").is_some_and(|q| !q.is_null());
+            let sku = rows::related(line, "product").and_then(|p| rows::text(p, "code"))?;
+            let quantity = quantities.get(&rows::integer(line, "product")?)?;
+            let quantity = rows::quantity(quantity).filter(|_| counted)?;
+            Some((
+                rows::id(line),
+                sku.to_owned(),
+                location.to_string(),
+                quantity,
+            ))
+        });
+        Ok(known.collect())
+    }
+}
+
+impl Bookmark {
+    /// What a row of a move asks for, given what was told before; remembers that it is told now.
+    fn settle(&mut self, row: &Row) -> Told {
+        let id = rows::id(row);
+        let was_told = id <= self.frontier && !self.was_open(id);
+        if id > self.frontier {
+            let neighbour = row
+                .get("create_date")
+                .and_then(rows::stamp)
+                .unwrap_or_default();
+            let between = self.absent.entry(neighbour.0).or_default();
+            between.insert_range(self.frontier + 1, id - 1);
+            if between.is_empty() {
+                self.absent.remove(&neighbour.0);
+            }
+            self.frontier = id;
+        }
+        match rows::text(row, "state") {
+            Some("done") if was_told && !self.rejected.contains(id) => Told::Nothing,
+            Some("done") => Told::Done,
+            Some("cancelled") => {
+                // The date is set when a move is done; a draft can have one too.
+                let seems_done = row.get("effective_date").is_some_and(|d| !d.is_null());
+                let again = self.cancelled.contains(id);
+                if seems_done {
+                    self.cancelled.insert(id);
+                }
+                let never_told = self.rejected.remove(id);
+                match was_told && seems_done && !again && !never_told {
+                    true => Told::Cancelled,
+                    false => Told::Nothing,
+                }
+            }
+            _ => {
+                self.open.insert(id);
+                Told::Nothing
+            }
+        }
+    }
+
+    /// Takes `id` out of what is open or was absent. Returns whether it was there.
+    fn was_open(&mut self, id: i64) -> bool {
+        let mut found = self.open.remove(id);
+        for ids in self.absent.values_mut() {
+            found |= ids.remove(id);
+        }
+        self.absent.retain(|_, ids| !ids.is_empty());
+        found
+    }
+
+    /// Lets go of absent ids that can appear no more. An id is taken before its neighbour's row is
+    /// there, and both transactions end within the overlap.
+    fn forget_absent(&mut self, overlap_us: i64) {
+        let over = self
+            .moves
+            .high()
+            .0
+            .saturating_sub(overlap_us.saturating_mul(2));
+        self.absent = self.absent.split_off(&over);
+    }
+
+    /// # Errors
+    /// A halt when there is too much to remember.
+    fn check(&self, instance: &str) -> Result<(), Fault> {
+        let absent: usize = self.absent.values().map(Ids::ranges).sum();
+        let ranges = self.open.ranges() + self.cancelled.ranges() + self.rejected.ranges() + absent;
+        if ranges <= RANGES_MAX {
+            return Ok(());
+        }
+        Err(configuration(format!(
+            "{instance} has {} open, {} rejected and {} unseen moves in Tryton, more than a bookmark holds; cancel or delete planned moves that will never be done",
+            self.open.count(),
+            self.rejected.count(),
+            self.absent.values().map(Ids::count).sum::<i64>()
+        )))
+    }
+}
