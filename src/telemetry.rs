@@ -18,7 +18,18 @@ pub struct Telemetry {
     faults: IntCounterVec,
     commits: HistogramVec,
     event_age: GaugeVec,
+    restore: IntGaugeVec,
     ready: IntGaugeVec,
+}
+
+/// What a committed transaction did.
+pub struct Committed {
+    /// Records settled.
+    pub records: u64,
+    /// Of these, by outcome.
+    pub outcomes: std::collections::BTreeMap<&'static str, u64>,
+    /// Time from the first record handled to the commit.
+    pub took: Duration,
 }
 
 impl Default for Telemetry {
@@ -53,7 +64,7 @@ impl Telemetry {
         );
         let faults = counter(
             "crossdock_faults_total",
-            "Faults of tasks, by code",
+            "Faults of tasks and rejected records, by code",
             &["reader", "code"],
         );
         let buckets = vec![
@@ -68,9 +79,17 @@ impl Telemetry {
         let event_age = GaugeVec::new(
             Opts::new(
                 "crossdock_event_age_seconds",
-                "Age of the newest record settled, at its commit",
+                "Age of the oldest record that was read and was not settled, by the log's time; 0 when none was left",
             ),
-            &["reader"],
+            &["task"],
+        )
+        .expect("a valid name");
+        let restore = IntGaugeVec::new(
+            Opts::new(
+                "crossdock_restore_records",
+                "Changelog records still to be read before the task can work",
+            ),
+            &["task"],
         )
         .expect("a valid name");
         let ready = IntGaugeVec::new(
@@ -84,6 +103,7 @@ impl Telemetry {
         for metric in [
             Box::new(commits.clone()) as Box<dyn prometheus::core::Collector>,
             Box::new(event_age.clone()),
+            Box::new(restore.clone()),
             Box::new(ready.clone()),
         ] {
             registry.register(metric).expect("a name of its own");
@@ -95,6 +115,7 @@ impl Telemetry {
             faults,
             commits,
             event_age,
+            restore,
             ready,
         }
     }
@@ -108,31 +129,46 @@ impl Telemetry {
             self.faults.with_label_values(&[reader, code.as_str()]);
         }
         self.records.with_label_values(&[reader]);
+        self.commits.with_label_values(&[reader]);
     }
 
-    /// Counts settled records.
-    pub fn outcomes(&self, reader: &str, outcome: Outcome, count: u64) {
-        self.outcomes
-            .with_label_values(&[reader, outcome.symbol()])
-            .inc_by(count);
+    /// Makes the series of a task exist: not ready yet.
+    pub fn declare_task(&self, task: &str) {
+        self.ready.with_label_values(&[task]);
+        self.restore.with_label_values(&[task]);
+        self.event_age.with_label_values(&[task]);
     }
 
-    /// Counts a committed transaction: its records, the time it took, the age of its newest record.
-    pub fn committed(&self, reader: &str, records: usize, took: Duration, age: Duration) {
+    /// Counts a transaction, once it has committed.
+    pub fn committed(&self, reader: &str, committed: &Committed) {
         self.records
             .with_label_values(&[reader])
-            .inc_by(records as u64);
+            .inc_by(committed.records);
         self.commits
             .with_label_values(&[reader])
-            .observe(took.as_secs_f64());
-        if records > 0 {
-            self.event_age
-                .with_label_values(&[reader])
-                .set(age.as_secs_f64());
+            .observe(committed.took.as_secs_f64());
+        for (outcome, count) in &committed.outcomes {
+            self.outcomes
+                .with_label_values(&[reader, outcome])
+                .inc_by(*count);
         }
     }
 
-    /// Counts a fault of a task.
+    /// How long the oldest record that was read has waited for its outcome.
+    pub fn event_age(&self, task: &str, age: Duration) {
+        self.event_age
+            .with_label_values(&[task])
+            .set(age.as_secs_f64());
+    }
+
+    /// How many changelog records a task must read before it can work.
+    pub fn restoring(&self, task: &str, records: u64) {
+        self.restore
+            .with_label_values(&[task])
+            .set(i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a fault: of a task, or of a record that was rejected.
     pub fn fault(&self, reader: &str, code: crate::pipeline::Code) {
         self.faults
             .with_label_values(&[reader, code.as_str()])
@@ -161,6 +197,7 @@ mod tests {
     fn every_outcome_and_code_exists_at_zero() {
         let telemetry = Telemetry::new();
         telemetry.declare("stock-ledger");
+        telemetry.declare_task("stock-ledger/0");
         let text = telemetry.render();
         assert!(
             text.contains(
@@ -169,5 +206,13 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("code=\"WRONG_KEY\""));
+        for series in [
+            "crossdock_records_total{reader=\"stock-ledger\"} 0",
+            "crossdock_event_age_seconds{task=\"stock-ledger/0\"} 0",
+            "crossdock_restore_records{task=\"stock-ledger/0\"} 0",
+            "crossdock_task_ready{task=\"stock-ledger/0\"} 0",
+        ] {
+            assert!(text.contains(series), "{series}: {text}");
+        }
     }
 }

@@ -15,6 +15,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+const POLL_WAIT: Duration = Duration::from_millis(200);
+/// A log that gives nothing for so long is not going to.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
 /// The books of a deployment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Ledger {
@@ -114,8 +118,20 @@ pub fn read_topic(log: &dyn Log, topic: &str, mut each: impl FnMut(&Record)) -> 
         .collect();
     let mut reader = log.reader(&from, Isolation::ReadCommitted)?;
     let mut records = Vec::new();
+    let mut silent = Duration::ZERO;
     while !reader.caught_up() {
-        reader.poll(10_000, Duration::from_millis(200), &mut records)?;
+        reader.poll(10_000, POLL_WAIT, &mut records)?;
+        silent = if records.is_empty() {
+            silent + POLL_WAIT
+        } else {
+            Duration::ZERO
+        };
+        if silent > SILENCE_MAX {
+            return Err(crate::log::LogError::TimedOut(format!(
+                "{topic} was not read to its end within {SILENCE_MAX:?}; is a broker down, or a transaction open?"
+            ))
+            .into());
+        }
         records.drain(..).for_each(|record| each(&record));
     }
     Ok(())

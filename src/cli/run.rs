@@ -4,10 +4,10 @@ use super::connect::{self, Bootstrap, RegistryUrl};
 use super::shared;
 use crate::codec::Codec;
 use crate::config::Configuration;
-use crate::contract::Catalogue;
+use crate::contract::{Catalogue, topic};
 use crate::log::Log;
-use crate::pipeline::Connector;
-use crate::runtime::service::{self, Condition, Service};
+use crate::pipeline::{Connector, Verdict};
+use crate::runtime::service::{self, Condition, Job, Service};
 use crate::runtime::{ProcessorTask, SinkTask, SourceTask, TaskSettings};
 use crate::telemetry::Telemetry;
 use crate::{connectors, processors, topics};
@@ -23,6 +23,10 @@ use std::time::Duration;
 
 /// Instances of one set of names on a host, at most.
 const SLOTS_MAX: usize = 1_000;
+/// How often tasks are looked at that cannot go on.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(200);
+/// Tasks that have not ended by then are left behind, so that the process ends within ten seconds.
+const STOP_TIME_MAX: Duration = Duration::from_secs(9);
 
 /// Arguments of `crossdock run`.
 #[derive(clap::Args)]
@@ -125,6 +129,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let address = listener.local_addr()?;
     tracing::info!(instance, listen = %address, state = %state.join(&instance).display(), log = log.address(), names = ?args.names, "running");
     let health = service.health();
+    let ended = service.health();
     let stop = service.stop();
     runtime.spawn(async move {
         let live = health.clone();
@@ -143,13 +148,27 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             tracing::error!(%error, "metrics and health are no longer served");
         }
     });
-    // The channel's other end lives as long as the runtime.
-    let _ = runtime.block_on(hear.wait_for(|told| *told));
-    tracing::info!("stopping: what is in hand is finished or aborted");
+    let lost = runtime.block_on(async {
+        loop {
+            tokio::select! {
+                // The channel's other end lives as long as the runtime.
+                _ = hear.wait_for(|told| *told) => return None,
+                () = tokio::time::sleep(HEALTH_INTERVAL) => {
+                    if let Some(why) = ended.lost_cause() {
+                        return Some(why);
+                    }
+                }
+            }
+        }
+    });
+    match &lost {
+        Some(why) => tracing::error!(cause = why, "this instance ends"),
+        None => tracing::info!("stopping: what is in hand is finished or aborted"),
+    }
     stop.now();
-    let ended = service.join(Duration::from_secs(9));
-    tracing::info!(orderly = ended, "stopped");
-    Ok(if ended {
+    let orderly = service.join(STOP_TIME_MAX);
+    tracing::info!(orderly, "stopped");
+    Ok(if orderly && lost.is_none() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -168,15 +187,22 @@ fn start(
         let needs = topics::needs_of(registered.descriptor, catalogue);
         topics::verify(ports.log.as_ref(), &needs)?
             .map_err(|missing| anyhow::anyhow!("{missing}"))?;
-        ports.codec.prepare(registered.descriptor.outputs)?;
+        let written = written(catalogue, name, registered.descriptor.outputs);
+        prepare(&ports.codec, &written)?;
         ports.telemetry.declare(registered.descriptor.name);
         for task in 0..tasks {
-            let ports = ports.clone();
-            service.processor(format!("{name}/{task}"), move || {
-                let settings = TaskSettings {
-                    task,
-                    ..ports.settings.clone()
-                };
+            let (ports, written) = (ports.clone(), written.clone());
+            let settings = TaskSettings {
+                task,
+                ..ports.settings.clone()
+            };
+            let job = Job {
+                label: settings.label(name),
+                reader: name,
+            };
+            service.processor(job, move || {
+                ports.codec.prepare(&names(&written))?;
+                let settings = settings.clone();
                 ProcessorTask::new(
                     (registered.make)(),
                     ports.log.clone(),
@@ -198,11 +224,20 @@ fn start(
         );
     };
     let connector = shared::build(entry)?;
-    let accepts = connectors::find(&entry.kind).map_or(&[][..], |d| d.accepts);
+    let descriptor = connectors::find(&entry.kind);
+    let accepts = descriptor.map_or(&[][..], |d| d.accepts);
+    let emits = descriptor.map_or(&[][..], |d| d.emits);
     ports.telemetry.declare(name);
     if let Some(sink) = connector.sink() {
+        let written = written(catalogue, name, &[&catalogue.receipt_topic(name)]);
+        prepare(&ports.codec, &written)?;
+        let job = Job {
+            label: ports.settings.label(name),
+            reader: name,
+        };
         let (ports, name) = (ports.clone(), name.to_owned());
-        service.sink(format!("{name}.sink"), move || {
+        service.sink(job, move || {
+            ports.codec.prepare(&names(&written))?;
             SinkTask::new(
                 &name,
                 accepts,
@@ -217,12 +252,44 @@ fn start(
         })?;
     }
     if connector.source().is_some() {
+        let mut written = written(catalogue, name, emits);
+        written.push(topic::SOURCE_CURSOR.to_owned());
+        prepare(&ports.codec, &written)?;
+        let job = Job {
+            label: ports.settings.label(&format!("{name}.source")),
+            reader: name,
+        };
         let (ports, name) = (ports.clone(), name.to_owned());
-        service.source(format!("{name}.source"), move || {
+        service.source(job, move || {
+            ports.codec.prepare(&names(&written))?;
             source_task(connector.as_ref(), &name, &ports, catalogue)
         })?;
     }
     Ok(())
+}
+
+/// Every topic that a reader writes events to: its outputs, its outcomes, its dead letters.
+fn written(catalogue: &Catalogue, reader: &str, outputs: &[&str]) -> Vec<String> {
+    let mut topics: Vec<String> = outputs.iter().map(|t| (*t).to_owned()).collect();
+    topics.push(topic::OPS_DISPOSITION.to_owned());
+    topics.push(catalogue.dead_letter_topic(reader));
+    topics
+}
+
+fn names(topics: &[String]) -> Vec<&str> {
+    topics.iter().map(String::as_str).collect()
+}
+
+/// Looks before anything starts whether the registry has what will be written. A registry that does
+/// not answer is waited for, by the task itself.
+fn prepare(codec: &Codec, topics: &[String]) -> anyhow::Result<()> {
+    match codec.prepare(&names(topics)) {
+        Err(fault) if matches!(fault.verdict, Verdict::Retry { .. }) => {
+            tracing::warn!(%fault, "will wait for it");
+            Ok(())
+        }
+        other => Ok(other?),
+    }
 }
 
 fn source_task(
@@ -297,6 +364,10 @@ fn answer(good: bool, health: &service::Health) -> (StatusCode, String) {
             Condition::Working => format!("{task}: working"),
             Condition::Retrying(why) => format!("{task}: trying again: {why}"),
             Condition::Halted(why) => format!("{task}: halted: {why}"),
+            Condition::Replaced(why) => format!("{task}: given up: {why}"),
+            Condition::Dead => format!("{task}: dead"),
+            Condition::Hanging => format!("{task}: hangs"),
+            Condition::Ended => format!("{task}: ended"),
         });
     let status = if good {
         StatusCode::OK

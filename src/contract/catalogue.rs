@@ -219,7 +219,12 @@ impl Catalogue {
             .is_some_and(|t| t.cleanup.starts_with("compact"))
     }
 
-    /// The largest record that a topic takes, in bytes.
+    /// Largest record of an ordinary topic in bytes.
+    pub fn default_message_bytes(&self) -> usize {
+        self.defaults.max_message_bytes
+    }
+
+    /// Largest record of `topic` in bytes.
     pub fn max_message_bytes(&self, topic: &str) -> usize {
         let factor = self
             .per_reader

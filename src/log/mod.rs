@@ -186,14 +186,14 @@ pub enum LogError {
         topic: String,
     },
     /// The record is larger than the client or the topic allows; nothing was written of it.
-    #[error("a record of {bytes} bytes for {topic} is larger than the {limit} allowed")]
+    #[error("a record of {bytes} bytes for {topic} is larger than {}", allowed(.limit))]
     Oversize {
         /// Topic name.
         topic: String,
         /// Size of key, value and headers.
         bytes: usize,
-        /// The limit.
-        limit: usize,
+        /// The limit, where it is known: a broker does not tell.
+        limit: Option<usize>,
     },
     /// The producer's queue is full: [`Producer::poll`] and send again.
     #[error("the producer's queue is full")]
@@ -207,14 +207,26 @@ pub enum LogError {
     Fenced(String),
     /// The state of the producer is unknown (a timeout, a fatal error). Drop it, make a new one
     /// with the same id, and read positions from the committed offsets; never retry on this one.
-    #[error("the producer can no longer be used: {0}")]
+    /// Of a consumer: it is of no more use and must be made anew.
+    #[error("the client can no longer be used: {0}")]
     Fatal(String),
+    /// Another consumer with the same static member id has taken this one's place. This one gets
+    /// nothing any more; only a consumer with an id of its own would.
+    #[error("another instance of the same name runs: {0}")]
+    Replaced(String),
     /// The operation did not finish in time and had no effect.
     #[error("timed out: {0}")]
     TimedOut(String),
     /// Anything else.
     #[error("{0}")]
     Other(String),
+}
+
+fn allowed(limit: &Option<usize>) -> String {
+    match limit {
+        Some(limit) => format!("the {limit} allowed"),
+        None => "its max.message.bytes".to_owned(),
+    }
 }
 
 /// A connection to a cluster (or to the embedded log): makes consumers, producers and readers.
@@ -235,6 +247,9 @@ pub trait Log: Send + Sync {
     fn admin(&self) -> &dyn Admin;
     /// Where this log is, for messages: a bootstrap address or `embedded`.
     fn address(&self) -> &str;
+    /// What tells this log from every other, also from a later one at the same address: Kafka's
+    /// cluster id. What was kept locally of one log must not be used with another.
+    fn id(&self) -> &str;
 }
 
 /// A member of a consumer group.
@@ -246,6 +261,11 @@ pub trait Consumer: Send {
     /// Appends at most `max` records to `into`, waiting at most `wait` for the first. Returns the
     /// changes of assignment that happened; records that were appended in the same call are all
     /// of partitions owned after those changes.
+    ///
+    /// # Errors
+    /// No record is skipped: what was read before the error is handed out first, and the next call
+    /// tells the error. [`LogError::Unreachable`] when no broker answers, [`LogError::Replaced`]
+    /// when another member has this one's id.
     fn poll(
         &mut self,
         max: usize,
@@ -254,6 +274,9 @@ pub trait Consumer: Send {
     ) -> Result<Vec<Assignment>, LogError>;
     /// The group's present generation.
     fn generation(&self) -> Result<GroupGeneration, LogError>;
+    /// Whether the member takes part in the group's present generation, be it without a partition.
+    /// False while the group forms or this member has been expelled.
+    fn is_joined(&self) -> bool;
     /// Partitions owned now, sorted.
     fn owned(&self) -> Vec<TopicPartition>;
     /// The next poll of this owned partition begins at `offset`; records fetched ahead are dropped.
@@ -273,7 +296,8 @@ pub trait Consumer: Send {
 
 /// A reader of explicit partitions.
 pub trait Reader: Send {
-    /// Appends at most `max` records to `into`, waiting at most `wait` for the first.
+    /// Appends at most `max` records to `into`, waiting at most `wait` for the first. An error is
+    /// told only after every record read before it has been handed out.
     fn poll(&mut self, max: usize, wait: Duration, into: &mut Vec<Record>) -> Result<(), LogError>;
     /// Whether every partition has been read to where the log ended (high watermark, open
     /// transactions included) when the reader was opened. True also when the last records are
@@ -323,7 +347,8 @@ pub struct TopicSpec {
 pub trait Admin: Send + Sync {
     /// The topics that exist, with the settings that differ from the broker's defaults.
     fn topics(&self) -> Result<Vec<TopicSpec>, LogError>;
-    /// Creates a topic. An existing topic of that name is an error.
+    /// Creates a topic, which can be used when this returns. An existing topic of that name is an
+    /// error.
     fn create(&self, topic: &TopicSpec) -> Result<(), LogError>;
     /// Sets the given settings of an existing topic; others stay.
     fn alter(&self, topic: &str, settings: &BTreeMap<String, String>) -> Result<(), LogError>;

@@ -80,6 +80,8 @@ codes! {
     WrongContract = "WRONG_CONTRACT",
     /// The writer's schema cannot be resolved to the compiled one.
     IncompatibleSchema = "INCOMPATIBLE_SCHEMA",
+    /// Another instance with this one's name has taken its place.
+    NameTaken = "NAME_TAKEN",
     /// The registry did not answer.
     RegistryUnavailable = "REGISTRY_UNAVAILABLE",
     /// The record has no key.

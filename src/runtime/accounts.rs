@@ -51,16 +51,18 @@ impl Accounts {
             .push(entry(origin, effect, outcome, reason));
     }
 
-    /// Outcomes booked so far, for metrics.
-    pub fn each_outcome(&self, mut each: impl FnMut(Outcome, u64)) {
+    /// Outcomes booked so far, for metrics: to be counted once the transaction has committed.
+    pub fn tally(&self) -> BTreeMap<&'static str, u64> {
+        let mut tally = BTreeMap::new();
         for account in self.partitions.values() {
             if account.applied > 0 {
-                each(Outcome::Applied, account.applied as u64);
+                *tally.entry(Outcome::Applied.symbol()).or_default() += account.applied as u64;
             }
             for other in account.others.iter().filter(|o| o.effect.is_empty()) {
-                each(other.outcome, 1);
+                *tally.entry(other.outcome.symbol()).or_default() += 1;
             }
         }
+        tally
     }
 
     /// Writes the books into the open transaction and forgets them.

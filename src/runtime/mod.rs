@@ -11,6 +11,8 @@
 mod accounts;
 mod backoff;
 mod batch;
+mod holdings;
+mod lane;
 mod outbox;
 mod partition;
 mod processor_task;
@@ -44,6 +46,8 @@ pub enum Progress {
         /// In all.
         total: u64,
     },
-    /// Owns no partition: the group has more members than partitions, or is still forming.
+    /// Owns no partition: the group has more members than partitions.
     Unassigned,
+    /// Owns no partition yet: the group is still forming, or went on without this member.
+    Joining,
 }

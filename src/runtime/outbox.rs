@@ -7,7 +7,7 @@ use crate::contract::event::{
 };
 use crate::contract::{Catalogue, event::ErrorClass};
 use crate::domain::{Timestamp, event_id};
-use crate::log::{LogError, Outgoing, Producer};
+use crate::log::{LogError, Outgoing, Producer, TopicPartition};
 use crate::pipeline::{Code, Emission, Fault, Headers, Record, SourceReject, Stage};
 use crate::state::Shard;
 use std::sync::Arc;
@@ -16,6 +16,10 @@ use std::time::Duration;
 /// Tries to hand a record to a producer whose queue is full, each after waiting for room.
 const SEND_TRIES: u32 = 300;
 const SEND_WAIT: Duration = Duration::from_millis(100);
+
+/// What a dead letter says besides the record, at most; and room for headers and the batch.
+const LETTER_OVERHEAD: usize = 64 << 10;
+const MESSAGE_BYTES_MAX: usize = 4 << 10;
 
 /// A step that failed, and whether its producer may abort and go on.
 #[derive(Debug)]
@@ -37,7 +41,10 @@ impl From<LogError> for Failed {
     fn from(error: LogError) -> Self {
         let producer_usable = !matches!(
             error,
-            LogError::Fenced(_) | LogError::Fatal(_) | LogError::TimedOut(_)
+            LogError::Fenced(_)
+                | LogError::Fatal(_)
+                | LogError::TimedOut(_)
+                | LogError::Unauthorised { .. }
         );
         Failed {
             fault: error.into(),
@@ -51,9 +58,17 @@ impl From<LogError> for Fault {
         let (halt, code) = match &error {
             LogError::Unauthorised { .. } => (true, Code::Unauthorised),
             LogError::UnknownTopic { .. } => (true, Code::Configuration),
+            LogError::Replaced(_) => (true, Code::NameTaken),
+            // What is sent has been held against topics.yaml: the topic itself takes less.
+            LogError::Oversize { .. } => (true, Code::Oversize),
             _ => (false, Code::Log),
         };
-        let message = error.to_string();
+        let message = match &error {
+            LogError::Oversize { .. } => {
+                format!("{error}; raise the topic's limit with `crossdock topics apply`")
+            }
+            _ => error.to_string(),
+        };
         if halt {
             Fault::halt(Stage::Commit, code, message)
         } else {
@@ -66,6 +81,7 @@ impl From<LogError> for Fault {
 pub(super) struct Outbox {
     codec: Arc<Codec>,
     catalogue: Catalogue,
+    input_bytes_max: usize,
     reader: String,
     dead_letters: String,
     encoded: Vec<Encoded>,
@@ -84,6 +100,7 @@ impl Outbox {
     pub fn new(codec: Arc<Codec>, catalogue: &Catalogue, reader: &str) -> Self {
         Outbox {
             codec,
+            input_bytes_max: catalogue.default_message_bytes(),
             catalogue: catalogue.clone(),
             reader: reader.to_owned(),
             dead_letters: catalogue.dead_letter_topic(reader),
@@ -253,20 +270,42 @@ impl Outbox {
             traceparent: record.headers.text("traceparent").map(Text::from),
             ..self.letter(fault, attempts, now)
         };
-        let topic = std::mem::take(&mut self.dead_letters);
         let key = record.key.as_deref().map_or_else(
             || place.clone(),
             |k| String::from_utf8_lossy(k).into_owned(),
         );
-        let sent = self.send_to(
-            producer,
-            &topic,
-            Some(origin.partition),
-            &key,
-            &letter.into(),
-            None,
-            now,
-        );
+        self.send_letter(producer, Some(origin.partition), &key, letter, now)
+    }
+
+    /// A letter that is too large for its topic, which takes twice what its input should hold, goes
+    /// without what makes it so: the record still stands where it came from.
+    fn send_letter(
+        &mut self,
+        producer: &mut dyn Producer,
+        partition: Option<i32>,
+        key: &str,
+        mut letter: DeadLetter,
+        now: Timestamp,
+    ) -> Result<(), Failed> {
+        let bytes = letter.value.as_ref().map_or(0, |v| v.0.len());
+        let others = letter.key.as_ref().map_or(0, |k| k.0.len())
+            + letter.headers.values().map(|v| v.0.len()).sum::<usize>()
+            + key.len();
+        let mut key = key;
+        let topic = std::mem::take(&mut self.dead_letters);
+        let limit = self.catalogue.max_message_bytes(&topic) - LETTER_OVERHEAD;
+        if bytes + others > limit {
+            letter.message = compact_str::format_compact!(
+                "{}; its value of {bytes} bytes is too large for this topic and is left where it came from",
+                letter.message
+            );
+            letter.value = None;
+        }
+        if others > limit {
+            (letter.key, key) = (None, "");
+            letter.headers.clear();
+        }
+        let sent = self.send_to(producer, &topic, partition, key, &letter.into(), None, now);
         self.dead_letters = topic;
         sent
     }
@@ -290,10 +329,7 @@ impl Outbox {
             value: Some(Blob(reject.raw.clone())),
             ..self.letter(&reject.fault, 1, now)
         };
-        let topic = std::mem::take(&mut self.dead_letters);
-        let sent = self.send(producer, &topic, &place, &letter.into(), None, now);
-        self.dead_letters = topic;
-        sent
+        self.send_letter(producer, None, &place, letter, now)
     }
 
     fn letter(&self, fault: &Fault, attempts: i32, now: Timestamp) -> DeadLetter {
@@ -302,7 +338,7 @@ impl Outbox {
             processor_version: env!("CARGO_PKG_VERSION").into(),
             error_class: class_of(fault.code),
             code: fault.code.as_str().into(),
-            message: fault.message.as_str().into(),
+            message: clipped(&fault.message).into(),
             attempts,
             first_failed_at: now,
             ..DeadLetter::default()
@@ -313,16 +349,15 @@ impl Outbox {
     pub fn changelog(
         &mut self,
         producer: &mut dyn Producer,
-        topic: &str,
-        partition: i32,
+        changelog: &TopicPartition,
         shard: &Shard,
         now: Timestamp,
     ) -> Result<(), Failed> {
         let headers = Headers::default();
         shard.changes(|key, value| {
             let record = Outgoing {
-                topic,
-                partition: Some(partition),
+                topic: &changelog.topic,
+                partition: Some(changelog.partition),
                 key: Some(key),
                 value,
                 headers: &headers,
@@ -330,6 +365,22 @@ impl Outbox {
             };
             send(producer, record)
         })
+    }
+
+    /// Judges a record that was read: the broker weighs what it is sent compressed, so a topic can
+    /// hold records larger than it should, whose outputs and dead letters would fit nowhere.
+    pub fn check_input(&self, record: &Record) -> Result<(), Fault> {
+        let bytes = record.key.as_ref().map_or(0, |k| k.len())
+            + record.value.as_ref().map_or(0, |v| v.len())
+            + record.headers.packed().len();
+        if bytes <= self.input_bytes_max {
+            return Ok(());
+        }
+        let message = format!(
+            "the record has {bytes} bytes, {} takes at most {}; its producer must send less",
+            record.origin.topic, self.input_bytes_max
+        );
+        Err(Fault::reject(Stage::Decode, Code::Oversize, message))
     }
 
     fn check_size(&self, topic: &str, bytes: usize) -> Result<(), Fault> {
@@ -361,6 +412,11 @@ fn send(producer: &mut dyn Producer, record: Outgoing<'_>) -> Result<(), Failed>
     .into())
 }
 
+/// A message may repeat what was wrong with a record; a letter holds that anyway.
+fn clipped(message: &str) -> &str {
+    &message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)]
+}
+
 fn stamp(event: &mut Event, now: Timestamp) {
     let meta = event.meta_mut();
     if meta.recorded_at == Timestamp::default() {
@@ -389,6 +445,10 @@ fn class_of(code: Code) -> ErrorClass {
         Code::Refused => ErrorClass::SinkRejected,
         Code::Unavailable | Code::Throttled | Code::Unauthorised => ErrorClass::SinkUnavailable,
         Code::OutcomeUnknown => ErrorClass::OutcomeUnknown,
-        Code::RegistryUnavailable | Code::Configuration | Code::Log | Code::Bug => ErrorClass::Bug,
+        Code::RegistryUnavailable
+        | Code::Configuration
+        | Code::Log
+        | Code::NameTaken
+        | Code::Bug => ErrorClass::Bug,
     }
 }

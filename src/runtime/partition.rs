@@ -1,17 +1,20 @@
 //! One partition number of a processor: its state, its timers, and the way it gets them back.
 
-use super::settings::TaskSettings;
 use crate::contract::event::Text;
 use crate::domain::Timestamp;
 use crate::log::{Isolation, Log, LogError, Offset, Reader, TopicPartition};
 use crate::pipeline::{Processor, Record};
-use crate::state::{Shard, checkpoint};
+use crate::state::Shard;
+use crate::state::checkpoint::{self, Mark};
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// An older checkpoint is not used: compaction may drop tombstones after a day (Kafka's
+/// `delete.retention.ms`), and what they removed would come back.
+const CHECKPOINT_AGE_MAX: Duration = Duration::from_secs(12 * 3_600);
 /// Changelog records taken in by one step, so that a restore leaves room for live partitions.
 const RESTORE_RECORDS_PER_STEP: usize = 50_000;
 
@@ -35,32 +38,59 @@ struct Restore {
     reader: Box<dyn Reader>,
     first: i64,
     end: i64,
-    reused: bool,
+    /// Where the state was found to begin with.
+    source: &'static str,
+    began_at: Timestamp,
+}
+
+/// What a restore begins with.
+pub(super) enum Kept {
+    /// State given up a moment ago.
+    InMemory(Partition),
+    /// Perhaps a checkpoint in this file.
+    At(PathBuf),
+    /// Nothing.
+    Nowhere,
+}
+
+/// The checkpoint, when it is one of this changelog and not too old.
+fn read_checkpoint(
+    path: &Path,
+    log: &dyn Log,
+    changelog: &TopicPartition,
+    now: Timestamp,
+) -> Option<(Shard, i64)> {
+    let (shard, mark) = checkpoint::read(path).ok()?;
+    if mark.changelog != identity(log, changelog) {
+        tracing::info!(path = %path.display(), of = mark.changelog, "a checkpoint of another log is left alone");
+        return None;
+    }
+    let fresh = now.since(mark.at) <= CHECKPOINT_AGE_MAX;
+    fresh.then_some((shard, mark.offset))
+}
+
+fn identity(log: &dyn Log, changelog: &TopicPartition) -> String {
+    format!("{}/{changelog}", log.id())
 }
 
 impl Partition {
-    /// Begins to restore partition `number` of `processor`: what is still in memory or the local
+    /// Begins to restore the state kept in `changelog`: what is still in memory or else in the local
     /// checkpoint, then the changelog behind it.
     pub fn restoring(
-        log: &Arc<dyn Log>,
-        settings: &TaskSettings,
-        processor: &str,
-        changelog: &str,
-        number: i32,
-        kept: Option<Partition>,
+        log: &dyn Log,
+        changelog: TopicPartition,
+        kept: Kept,
+        now: Timestamp,
     ) -> Result<Self, LogError> {
-        let changelog = TopicPartition::new(changelog, number);
         let (first_kept, end) = log.admin().watermarks(&changelog)?;
-        let saved = match kept {
-            Some(kept) => Some((kept.shard, kept.confirmed)),
-            None => settings.state_folder.as_deref().and_then(|folder| {
-                checkpoint::read(&checkpoint::path(folder, processor, number)).ok()
-            }),
+        let (saved, source) = match kept {
+            Kept::InMemory(kept) => (Some((kept.shard, kept.confirmed)), "memory"),
+            Kept::At(path) => (read_checkpoint(&path, log, &changelog, now), "checkpoint"),
+            Kept::Nowhere => (None, ""),
         };
-        // A checkpoint of another log, or one that compaction has overtaken, would leave out
-        // tombstones: the changelog alone is read instead.
+        // One that retention has overtaken would leave out records.
         let saved = saved.filter(|(_, offset)| (first_kept..=end).contains(offset));
-        let reused = saved.is_some();
+        let source = if saved.is_some() { source } else { "changelog" };
         let (shard, first) = saved.unwrap_or_else(|| (Shard::new(), first_kept));
         let reader = log.reader(
             &[(changelog.clone(), Offset::At(first))],
@@ -71,11 +101,13 @@ impl Partition {
             reader,
             first,
             end,
-            reused,
+            source,
+            began_at: now,
         };
         Ok(Partition {
             shard,
             confirmed: first,
+            confirmed_at: now,
             restore: Some(restore),
             ..Partition::default()
         })
@@ -98,23 +130,30 @@ impl Partition {
     }
 
     /// Takes in a bounded part of the changelog. Returns whether the state is whole now.
-    pub fn take_in(&mut self, wait: Duration, scratch: &mut Vec<Record>) -> Result<bool, LogError> {
+    pub fn take_in(
+        &mut self,
+        wait: Duration,
+        scratch: &mut Vec<Record>,
+        now: Timestamp,
+    ) -> Result<bool, LogError> {
         let Some(restore) = &mut self.restore else {
             return Ok(true);
         };
         scratch.clear();
-        restore
-            .reader
-            .poll(RESTORE_RECORDS_PER_STEP, wait, scratch)?;
+        let polled = restore.reader.poll(RESTORE_RECORDS_PER_STEP, wait, scratch);
         for record in scratch.drain(..) {
             if let Some(key) = &record.key {
                 self.shard.load(key, record.value.as_deref());
             }
         }
+        polled?;
         if !restore.reader.caught_up() {
             return Ok(false);
         }
-        tracing::debug!(partition = %restore.changelog, keys = self.shard.len(), reused = restore.reused, "state restored");
+        let took = now.since(restore.began_at);
+        let read = restore.end - restore.first;
+        tracing::info!(partition = %restore.changelog, keys = self.shard.len(), from = restore.source, changelog_records = read, took_ms = took.as_millis() as u64, "state restored");
+        self.confirmed_at = restore.began_at;
         self.confirmed = restore
             .reader
             .position(&restore.changelog)
@@ -129,8 +168,9 @@ impl Partition {
         processor: &dyn Processor,
         wait: Duration,
         scratch: &mut Vec<Record>,
+        now: Timestamp,
     ) -> Result<bool, LogError> {
-        if !self.take_in(wait, scratch)? {
+        if !self.take_in(wait, scratch, now)? {
             return Ok(false);
         }
         let timers: Vec<_> = self
@@ -213,40 +253,33 @@ impl Partition {
         self.confirmed_at = now;
     }
 
-    /// Writes a checkpoint when the last one is old enough.
-    pub fn checkpoint_when_due(
-        &mut self,
-        settings: &TaskSettings,
-        processor: &str,
-        number: i32,
-        now: Timestamp,
-    ) {
+    /// Whether the last checkpoint is older than `interval`.
+    pub fn checkpoint_due(&mut self, interval: Duration, now: Timestamp) -> bool {
         if self.checkpointed_at == Timestamp::default() {
             self.checkpointed_at = now;
         }
-        if now.since(self.checkpointed_at) >= settings.checkpoint_interval {
-            self.checkpoint(settings, processor, number, now);
-        }
+        now.since(self.checkpointed_at) >= interval
     }
 
     /// Writes a checkpoint of the state as committed. Called between transactions only.
     pub fn checkpoint(
         &mut self,
-        settings: &TaskSettings,
-        processor: &str,
-        number: i32,
+        path: &Path,
+        log: &dyn Log,
+        changelog: &TopicPartition,
         now: Timestamp,
     ) {
-        let Some(folder) = settings.state_folder.as_deref().filter(|_| self.ready()) else {
+        if !self.ready() {
             return;
-        };
+        }
         self.checkpointed_at = now;
-        if let Err(error) = checkpoint::write(
-            &checkpoint::path(folder, processor, number),
-            &self.shard,
-            self.confirmed,
-        ) {
-            tracing::warn!(processor, partition = number, %error, "checkpoint not written; a restart will read the changelog instead");
+        let mark = Mark {
+            changelog: identity(log, changelog),
+            offset: self.confirmed,
+            at: self.confirmed_at,
+        };
+        if let Err(error) = checkpoint::write(path, &self.shard, &mark) {
+            tracing::warn!(path = %path.display(), %error, "checkpoint not written; a restart will read the changelog instead");
         }
     }
 }

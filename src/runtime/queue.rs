@@ -136,20 +136,33 @@ impl Queue {
         self.delayed.keys().next().map(|(at, _)| *at)
     }
 
-    /// Drops what was read under an ownership that has ended.
+    /// Drops what was read under an ownership that has ended. A key with a call under way stays busy
+    /// until the call is over: a later call must not overtake it.
     pub fn forget(&mut self, epoch: u64) {
-        let gone: Vec<Text> = self
+        let touched: Vec<Text> = self
             .lines
             .iter_mut()
             .filter_map(|(key, line)| {
+                let before = line.waiting.len();
                 line.waiting.retain(|(w, _)| w.epoch != epoch);
-                line.waiting.is_empty().then(|| key.clone())
+                (line.waiting.len() < before).then(|| key.clone())
             })
             .collect();
-        for key in gone {
-            if let Some(line) = self.lines.remove(&key) {
-                line.place.map(|p| self.ready.remove(&p));
-                line.until.map(|u| self.delayed.remove(&u));
+        for key in touched {
+            let Some(line) = self.lines.get_mut(&key) else {
+                continue;
+            };
+            if let Some(place) = line.place.take() {
+                self.ready.remove(&place);
+            }
+            if let Some(until) = line.until.take() {
+                self.delayed.remove(&until);
+                line.busy = false;
+            }
+            if line.waiting.is_empty() && !line.busy {
+                self.lines.remove(&key);
+            } else {
+                self.place(&key);
             }
         }
     }

@@ -1,11 +1,18 @@
 //! Production's way of driving tasks: a thread each, retries after faults, an orderly end.
 //!
 //! This is the only place of the runtime that knows threads.
+//!
+//! What health says is meant for an orchestrator. *Ready* means that every task works: broker,
+//! registry and target answer, state is whole. *Live* means that a restart would not help: a task
+//! that waits for an outage to end, or for somebody to mend credentials or a topic, is live, looks
+//! again by itself, and is not ready; a task that has panicked or has not come back from a step for
+//! minutes is not live.
 
 use super::backoff::Backoff;
 use super::{ProcessorTask, Progress, SinkTask, SourceTask};
-use crate::pipeline::{Clock, Fault, SystemClock, Verdict};
+use crate::pipeline::{Clock, Code, Fault, SystemClock, Verdict};
 use crate::telemetry::Telemetry;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +26,15 @@ const SINK_WAIT: Duration = Duration::from_millis(2);
 /// Wait of a source that had nothing more to read.
 const SOURCE_WAIT: Duration = Duration::from_millis(500);
 
+/// A source's poll and a sink's calls are given this long when the end comes.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
+/// A step that takes longer hangs: every call in it has a limit that is shorter.
+const STEP_TIME_MAX: Duration = Duration::from_secs(240);
+/// How often the progress of a restore is told.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+/// Longest wait before a step that failed is tried again.
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
+
 /// State of a task, for health.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
@@ -30,26 +46,49 @@ pub enum Condition {
     Retrying(String),
     /// Cannot work until somebody mends something; the reason.
     Halted(String),
+    /// Another instance of the same name runs; this one has given up.
+    Replaced(String),
+    /// Its thread has ended, though nobody asked for it.
+    Dead,
+    /// Has not come back from its work for too long.
+    Hanging,
+    /// Has ended as it was asked to.
+    Ended,
 }
 
 /// Conditions of all tasks of a process.
 #[derive(Clone, Default)]
-pub struct Health(Arc<Mutex<BTreeMap<String, Condition>>>);
+pub struct Health(Arc<Mutex<BTreeMap<String, Report>>>);
+
+struct Report {
+    condition: Condition,
+    heard_at: Instant,
+}
 
 impl Health {
     fn set(&self, task: &str, condition: Condition) {
+        let report = Report {
+            condition,
+            heard_at: Instant::now(),
+        };
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(task.to_owned(), condition);
+            .insert(task.to_owned(), report);
     }
 
     /// The condition of each task.
     pub fn conditions(&self) -> BTreeMap<String, Condition> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let reports = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let condition = |r: &Report| match &r.condition {
+            ended @ (Condition::Dead | Condition::Ended | Condition::Replaced(_)) => ended.clone(),
+            _ if r.heard_at.elapsed() > STEP_TIME_MAX => Condition::Hanging,
+            other => other.clone(),
+        };
+        reports
+            .iter()
+            .map(|(task, r)| (task.clone(), condition(r)))
+            .collect()
     }
 
     /// Whether every task works.
@@ -57,18 +96,44 @@ impl Health {
         self.conditions().values().all(|c| *c == Condition::Working)
     }
 
-    /// Whether no task has halted for good.
+    /// Whether a restart would not help.
     pub fn is_live(&self) -> bool {
-        !self
-            .conditions()
-            .values()
-            .any(|c| matches!(c, Condition::Halted(_)))
+        !self.conditions().values().any(|c| {
+            matches!(
+                c,
+                Condition::Dead | Condition::Hanging | Condition::Replaced(_)
+            )
+        })
+    }
+
+    /// Why the process must end: a task whose instance name another process has taken, or that is
+    /// dead. Nothing that this process could do would bring it back.
+    pub fn lost_cause(&self) -> Option<String> {
+        self.conditions()
+            .into_iter()
+            .find_map(|(task, condition)| match condition {
+                Condition::Replaced(why) => Some(format!(
+                    "{task} gives up: {why}; give each instance a name of its own with --instance"
+                )),
+                Condition::Dead => Some(format!(
+                    "{task} has ended unexpectedly; see the log for the defect"
+                )),
+                _ => None,
+            })
     }
 }
 
 /// Tells all tasks to come to an end.
 #[derive(Clone, Default)]
 pub struct Stop(Arc<AtomicBool>);
+
+/// What a processor's, sink's or source's thread works on.
+pub struct Job<'a> {
+    /// Name of the task, as in its metrics.
+    pub label: String,
+    /// The processor or connector instance.
+    pub reader: &'a str,
+}
 
 impl Stop {
     /// Asks for the end. Tasks finish or abort what they have in hand.
@@ -116,15 +181,14 @@ impl Service {
     /// When no thread can be started.
     pub fn processor(
         &mut self,
-        name: String,
+        job: Job<'_>,
         make: impl Fn() -> Result<ProcessorTask, Fault> + Send + 'static,
     ) -> std::io::Result<()> {
-        let watch = self.watch(&name);
-        self.spawn(name, move || {
+        self.spawn(&job, move |watch| {
             let Some(mut task) = watch.until_made(&make) else {
                 return;
             };
-            while !watch.stop.asked() {
+            while watch.goes_on() {
                 let result = task.step(POLL_WAIT);
                 if watch.note(&result) {
                     continue;
@@ -141,28 +205,21 @@ impl Service {
     /// As [`Service::processor`].
     pub fn sink(
         &mut self,
-        name: String,
+        job: Job<'_>,
         make: impl Fn() -> Result<SinkTask, Fault> + Send + 'static,
     ) -> std::io::Result<()> {
-        let watch = self.watch(&name);
-        self.spawn(name, move || {
+        self.spawn(&job, move |watch| {
             block_on(async move {
                 let Some(mut task) = watch.until_made(&make) else {
                     return;
                 };
-                while !watch.stop.asked() {
+                while watch.goes_on() {
                     let result = task.step(SINK_WAIT).await;
                     if !watch.note(&result) {
                         watch.pause(result.err());
                     }
                 }
-                // What is under way is given the time to be answered and receipted.
-                let deadline = Instant::now() + Duration::from_secs(5);
-                while !task.is_quiet() && Instant::now() < deadline {
-                    if task.finish_calls(SINK_WAIT).await.is_err() {
-                        break;
-                    }
-                }
+                task.close(CLOSE_TIME_MAX).await;
             });
         })
     }
@@ -173,17 +230,21 @@ impl Service {
     /// As [`Service::processor`].
     pub fn source(
         &mut self,
-        name: String,
+        job: Job<'_>,
         make: impl Fn() -> Result<SourceTask, Fault> + Send + 'static,
     ) -> std::io::Result<()> {
-        let watch = self.watch(&name);
-        self.spawn(name, move || {
+        self.spawn(&job, move |watch| {
             block_on(async move {
                 let Some(mut task) = watch.until_made(&make) else {
                     return;
                 };
-                while !watch.stop.asked() {
-                    let result = task.step().await;
+                while watch.goes_on() {
+                    // Given up at the end: the cursor has not moved.
+                    let result = tokio::select! {
+                        biased;
+                        result = task.step() => result,
+                        () = watch.stopped() => break,
+                    };
                     let idle = matches!(result, Ok(Progress::Idle { .. } | Progress::Unassigned));
                     if !watch.note(&result) {
                         watch.pause(result.err());
@@ -208,20 +269,27 @@ impl Service {
         all
     }
 
-    fn watch(&self, name: &str) -> Watch {
-        self.health.set(name, Condition::Starting);
-        Watch {
-            name: name.to_owned(),
+    fn spawn(
+        &mut self,
+        job: &Job<'_>,
+        work: impl FnOnce(&Watch) + Send + 'static,
+    ) -> std::io::Result<()> {
+        self.telemetry.declare_task(&job.label);
+        self.health.set(&job.label, Condition::Starting);
+        let watch = Watch {
+            name: job.label.clone(),
+            reader: job.reader.to_owned(),
             health: self.health.clone(),
             telemetry: self.telemetry.clone(),
             stop: self.stop.clone(),
-            tries: std::cell::Cell::new(0),
-        }
-    }
-
-    fn spawn(&mut self, name: String, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-        self.threads
-            .push(std::thread::Builder::new().name(name).spawn(work)?);
+            tries: Cell::new(0),
+            replaced: RefCell::new(None),
+            told_at: Cell::new(None),
+        };
+        let thread = std::thread::Builder::new()
+            .name(job.label.clone())
+            .spawn(move || work(&watch))?;
+        self.threads.push(thread);
         Ok(())
     }
 }
@@ -229,15 +297,38 @@ impl Service {
 /// One task's health and its patience.
 struct Watch {
     name: String,
+    reader: String,
     health: Health,
     telemetry: Arc<Telemetry>,
     stop: Stop,
-    tries: std::cell::Cell<u32>,
+    tries: Cell<u32>,
+    /// Another instance has this one's name.
+    replaced: RefCell<Option<String>>,
+    /// When progress was told last.
+    told_at: Cell<Option<Instant>>,
+}
+
+impl Drop for Watch {
+    /// The thread ends: as it was asked to, or by a panic.
+    fn drop(&mut self) {
+        self.telemetry.ready(&self.name, false);
+        let condition = match self.replaced.take() {
+            _ if std::thread::panicking() => Condition::Dead,
+            Some(why) => Condition::Replaced(why),
+            None if self.stop.asked() => Condition::Ended,
+            None => Condition::Dead,
+        };
+        self.health.set(&self.name, condition);
+    }
 }
 
 impl Watch {
+    fn goes_on(&self) -> bool {
+        !self.stop.asked() && self.replaced.borrow().is_none()
+    }
+
     fn until_made<T>(&self, make: &impl Fn() -> Result<T, Fault>) -> Option<T> {
-        while !self.stop.asked() {
+        while self.goes_on() {
             match make() {
                 Ok(task) => return Some(task),
                 Err(fault) => self.pause(Some(fault)),
@@ -250,9 +341,16 @@ impl Watch {
     fn note(&self, result: &Result<Progress, Fault>) -> bool {
         let Ok(progress) = result else { return false };
         self.tries.set(0);
-        let working = !matches!(progress, Progress::Restoring { .. });
-        if let Progress::Restoring { read, total } = progress {
-            tracing::debug!(task = self.name, read, total, "reading state back");
+        let working = match progress {
+            Progress::Restoring { read, total } => {
+                self.tell_progress(*read, *total);
+                false
+            }
+            Progress::Joining => false,
+            _ => true,
+        };
+        if working && self.told_at.take().is_some() {
+            self.telemetry.restoring(&self.name, 0);
         }
         self.health.set(
             &self.name,
@@ -266,32 +364,63 @@ impl Watch {
         true
     }
 
+    /// Says how far a restore has come: in the metrics at once, in the log now and then.
+    fn tell_progress(&self, read: u64, total: u64) {
+        self.telemetry
+            .restoring(&self.name, total.saturating_sub(read));
+        let told = self.told_at.get();
+        if told.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL) {
+            self.told_at.set(Some(Instant::now()));
+            tracing::info!(
+                task = self.name,
+                read,
+                total,
+                percent = (read * 100).checked_div(total).unwrap_or(0),
+                "reading state back"
+            );
+        }
+    }
+
     /// Waits after a fault, as long as it says or longer each time.
     fn pause(&self, fault: Option<Fault>) {
         let Some(fault) = fault else { return };
         self.tries.set(self.tries.get() + 1);
-        self.telemetry.fault(&self.name, fault.code);
+        self.telemetry.fault(&self.reader, fault.code);
         self.telemetry.ready(&self.name, false);
         let backoff = Backoff::default();
         let words = fault.to_string();
+        if fault.code == Code::NameTaken {
+            self.replaced.replace(Some(words));
+            return;
+        }
         let wait = match fault.verdict {
             Verdict::Halt => {
                 tracing::error!(task = self.name, code = %fault.code, cause = words, source = source_of(&fault), "halted until somebody mends this; will look again in 30 s");
                 self.health.set(&self.name, Condition::Halted(words));
                 backoff.longest
             }
-            Verdict::Retry { after } => {
+            // A reject that reaches this place would come again at once.
+            Verdict::Retry { .. } | Verdict::Reject => {
+                let after = match fault.verdict {
+                    Verdict::Retry { after } => after,
+                    _ => None,
+                };
                 tracing::warn!(task = self.name, code = %fault.code, cause = words, source = source_of(&fault), tries = self.tries.get(), "will try again");
                 self.health.set(&self.name, Condition::Retrying(words));
                 after.unwrap_or_else(|| {
                     backoff
                         .wait(self.name.as_bytes(), self.tries.get())
-                        .min(Duration::from_secs(5))
+                        .min(RETRY_WAIT_MAX)
                 })
             }
-            Verdict::Reject => Duration::ZERO,
         };
         self.wait(wait);
+    }
+
+    async fn stopped(&self) {
+        while !self.stop.asked() {
+            tokio::time::sleep(POLL_WAIT).await;
+        }
     }
 
     fn wait(&self, wait: Duration) {

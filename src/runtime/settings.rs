@@ -57,6 +57,11 @@ impl TaskSettings {
         }
     }
 
+    /// The name of this task of `reader` in metrics and health.
+    pub fn label(&self, reader: &str) -> String {
+        format!("{reader}/{}", self.task)
+    }
+
     /// The consumer group of `reader`.
     pub fn group(&self, reader: &str) -> String {
         group_id(&self.application, reader)

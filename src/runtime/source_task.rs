@@ -4,6 +4,10 @@
 //! Which instance reads which shard follows from the assignment of the cursor topic: a shard
 //! belongs to whoever owns the partition of its cursor. The transaction carries that group's
 //! generation, so an instance that lost the shard cannot write any more.
+//!
+//! What a rebalance or a failed transaction calls for is noted and then done by steps, which can
+//! fail and be called again: a cursor is used only after it was read under the present ownership
+//! and with every transaction of this task settled.
 
 use super::Progress;
 use super::outbox::{Failed, Outbox};
@@ -13,12 +17,15 @@ use crate::contract::event::{Cursor as CursorEvent, Event, Text};
 use crate::contract::{Catalogue, topic};
 use crate::domain::{Timestamp, compound_key};
 use crate::log::{
-    Assignment, Consumer, GroupSpec, Isolation, Log, Offset, Offsets, Producer, ProducerSpec,
-    TopicPartition, partition_for,
+    Assignment, Consumer, GroupGeneration, GroupSpec, Isolation, Log, Offset, Offsets, Producer,
+    ProducerSpec, Reader, TopicPartition, partition_for,
 };
-use crate::pipeline::{Clock, Code, Cursor, Fault, Source, SourceBatch, Stage};
-use crate::telemetry::Telemetry;
-use std::collections::BTreeMap;
+use crate::pipeline::{
+    Clock, Code, Cursor, Fault, Record, Source, SourceBatch, SourceOrigin, SourceReject, Stage,
+    Verdict,
+};
+use crate::telemetry::{Committed, Telemetry};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,11 +42,25 @@ pub struct SourceTask {
     producer: Option<Box<dyn Producer>>,
     outbox: Outbox,
     partitions: i32,
-    /// Owned cursor partitions, with the position behind their last record.
-    owned: BTreeMap<TopicPartition, i64>,
+    owned: BTreeMap<TopicPartition, Cursors>,
     cursors: BTreeMap<Text, Cursor>,
+    /// Shards whose source has been told that its cursor is durable.
+    acknowledged: BTreeSet<Text>,
+    /// A transaction's end is not known: only a new producer settles it, and only the log tells.
+    unsettled: bool,
     turn: usize,
 }
+
+/// The cursors of one owned partition of the cursor topic.
+enum Cursors {
+    Unread,
+    Reading(Box<dyn Reader>),
+    /// Known, up to this position.
+    Known(i64),
+}
+
+/// How long a step waits for cursors.
+const READ_WAIT: Duration = Duration::from_millis(50);
 
 impl SourceTask {
     /// Joins the group that shares the shards of the connector instance `name`.
@@ -78,6 +99,7 @@ impl SourceTask {
             max_poll_interval: Duration::from_secs(300),
             isolation: Isolation::ReadCommitted,
         })?;
+        telemetry.declare_task(&settings.label(&reader));
         Ok(SourceTask {
             outbox: Outbox::new(codec.clone(), catalogue, name),
             partitions: cursors.partitions,
@@ -92,6 +114,8 @@ impl SourceTask {
             producer: None,
             owned: BTreeMap::new(),
             cursors: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
+            unsettled: false,
             turn: 0,
         })
     }
@@ -101,17 +125,23 @@ impl SourceTask {
         &self.name
     }
 
-    /// Polls the next shard once and writes what it brought. [`Progress::Idle`] when no shard had
-    /// more to read.
+    /// Polls the next shards once each and writes what they brought. [`Progress::Idle`] when no
+    /// shard had more to read.
     ///
-    /// Cancel-safe up to the write; dropping the future during the write loses nothing that the
-    /// next poll from the durable cursor does not bring again.
+    /// Cancel-safe: dropping the future loses nothing that the next poll from the durable cursor
+    /// does not bring again.
     ///
     /// # Errors
     /// A retry: the source or the log is unwell, call again after a pause. A halt: somebody must
     /// mend something.
     pub async fn step(&mut self) -> Result<Progress, Fault> {
         self.follow_group()?;
+        if self.unsettled {
+            self.settle()?;
+        }
+        if !self.read_cursors()? {
+            return Ok(Progress::Restoring { read: 0, total: 1 });
+        }
         let shards: Vec<String> = self
             .source
             .shards()
@@ -119,7 +149,11 @@ impl SourceTask {
             .filter(|s| self.owns(s))
             .collect();
         if shards.is_empty() {
-            return Ok(Progress::Unassigned);
+            return Ok(if self.consumer.is_joined() {
+                Progress::Unassigned
+            } else {
+                Progress::Joining
+            });
         }
         let mut worked = 0;
         let mut more = false;
@@ -127,14 +161,17 @@ impl SourceTask {
             self.turn = (self.turn + 1) % shards.len();
             let shard = &shards[self.turn];
             let key = self.cursor_key(shard);
+            self.acknowledge(shard, &key).await?;
+            let generation = self.consumer.generation()?;
             let batch = self.source.poll(shard, self.cursors.get(&key)).await?;
             more |= batch.more;
             let count = batch.records.len() + batch.rejects.len();
             let moved = self.cursors.get(&key) != Some(&batch.cursor);
             if count > 0 || moved {
-                self.write(shard, &key, &batch)?;
-                self.source.committed(shard, &batch.cursor).await?;
-                self.cursors.insert(key, batch.cursor);
+                self.write(shard, &key, &batch, &generation)?;
+                self.acknowledged.remove(&key);
+                self.cursors.insert(key.clone(), batch.cursor);
+                self.acknowledge(shard, &key).await?;
             }
             worked += count;
         }
@@ -145,6 +182,19 @@ impl SourceTask {
         })
     }
 
+    /// Tells the source that its cursor is durable, until it has heard: after a fault or a restart
+    /// again.
+    async fn acknowledge(&mut self, shard: &str, key: &Text) -> Result<(), Fault> {
+        if self.acknowledged.contains(key) {
+            return Ok(());
+        }
+        if let Some(cursor) = self.cursors.get(key) {
+            self.source.committed(shard, cursor).await?;
+            self.acknowledged.insert(key.clone());
+        }
+        Ok(())
+    }
+
     fn follow_group(&mut self) -> Result<(), Fault> {
         // The records of the cursor topic are read by a reader of their own; the group only says
         // who owns what.
@@ -152,18 +202,25 @@ impl SourceTask {
         for change in changes {
             match change {
                 Assignment::Gained(gained) => {
-                    self.consumer.pause(&gained)?;
-                    for partition in gained {
-                        self.read_cursors(&partition)?;
-                    }
+                    tracing::info!(
+                        source = self.name,
+                        count = gained.len(),
+                        "cursor partitions gained"
+                    );
+                    let paused = self.consumer.pause(&gained);
+                    let unread = gained.into_iter().map(|p| (p, Cursors::Unread));
+                    self.owned.extend(unread);
+                    paused?;
                 }
                 Assignment::Revoked(gone) | Assignment::Lost(gone) => {
+                    tracing::info!(
+                        source = self.name,
+                        count = gone.len(),
+                        "cursor partitions given up"
+                    );
                     for partition in gone {
                         self.owned.remove(&partition);
-                        let number = partition.partition;
-                        let count = self.partitions;
-                        self.cursors
-                            .retain(|key, _| partition_for(key.as_bytes(), count) != number);
+                        self.forget(&partition);
                     }
                 }
             }
@@ -171,43 +228,98 @@ impl SourceTask {
         Ok(())
     }
 
-    fn read_cursors(&mut self, partition: &TopicPartition) -> Result<(), Fault> {
-        let mut reader = self.log.reader(
-            &[(partition.clone(), Offset::Beginning)],
-            Isolation::ReadCommitted,
-        )?;
+    fn forget(&mut self, partition: &TopicPartition) {
+        let count = self.partitions;
+        let elsewhere = |key: &Text| partition_for(key.as_bytes(), count) != partition.partition;
+        self.cursors.retain(|key, _| elsewhere(key));
+        self.acknowledged.retain(elsewhere);
+    }
+
+    /// After a transaction whose end is unknown: a new producer fences the old and settles what it
+    /// left; then the cursors are read back from the log, which alone knows.
+    fn settle(&mut self) -> Result<(), Fault> {
+        self.producer = None;
+        self.producer = Some(self.log.producer(&self.producer_spec())?);
+        let partitions: Vec<TopicPartition> = self.owned.keys().cloned().collect();
+        for partition in &partitions {
+            self.forget(partition);
+        }
+        for cursors in self.owned.values_mut() {
+            *cursors = Cursors::Unread;
+        }
+        self.unsettled = false;
+        Ok(())
+    }
+
+    /// Reads a part of the cursors that are not known yet. Returns whether all are.
+    fn read_cursors(&mut self) -> Result<bool, Fault> {
+        let unknown: Vec<TopicPartition> = self
+            .owned
+            .iter()
+            .filter(|(_, c)| !matches!(c, Cursors::Known(_)))
+            .map(|(p, _)| p.clone())
+            .collect();
         let prefix = compound_key(&[&self.name, ""]);
         let mut records = Vec::new();
-        while !reader.caught_up() {
-            reader.poll(10_000, Duration::from_millis(100), &mut records)?;
+        let mut all = true;
+        for partition in unknown {
+            let mut reader = match self.owned.insert(partition.clone(), Cursors::Unread) {
+                Some(Cursors::Reading(reader)) => reader,
+                _ => self.log.reader(
+                    &[(partition.clone(), Offset::Beginning)],
+                    Isolation::ReadCommitted,
+                )?,
+            };
+            reader.poll(10_000, READ_WAIT, &mut records)?;
             for record in records.drain(..) {
-                let Some(Ok(key)) = record.key.as_deref().map(std::str::from_utf8) else {
-                    continue;
-                };
-                if !key.starts_with(&*prefix) {
-                    continue;
-                }
-                if let Event::Cursor(stored) = self.codec.decode(&record)? {
-                    let bookmark = serde_json::from_str(&stored.bookmark).map_err(|e| {
-                        Fault::halt(
-                            Stage::Read,
-                            Code::Bug,
-                            format!("the cursor {key} at {} is not JSON", record.origin),
-                        )
-                        .caused_by(e)
-                    })?;
-                    self.cursors.insert(
-                        key.into(),
-                        Cursor {
-                            bookmark,
-                            sequence: stored.sequence,
-                        },
-                    );
-                }
+                self.take_cursor(&prefix, &record)?;
             }
+            let known = reader.caught_up();
+            all &= known;
+            let cursors = if known {
+                Cursors::Known(reader.position(&partition).unwrap_or_default())
+            } else {
+                Cursors::Reading(reader)
+            };
+            self.owned.insert(partition, cursors);
         }
-        let position = reader.position(partition).unwrap_or_default();
-        self.owned.insert(partition.clone(), position);
+        Ok(all)
+    }
+
+    fn take_cursor(&mut self, prefix: &str, record: &Record) -> Result<(), Fault> {
+        let Some(Ok(key)) = record.key.as_deref().map(std::str::from_utf8) else {
+            return Ok(());
+        };
+        if !key.starts_with(prefix) {
+            return Ok(());
+        }
+        if record.value.is_none() {
+            // An operator's way to have a shard read from its beginning.
+            self.cursors.remove(key);
+            return Ok(());
+        }
+        let unreadable = |words: &str| {
+            let message = format!(
+                "the cursor {key} at {} cannot be read: {words}; write a good one, or a record without a value to read the shard from its beginning",
+                record.origin
+            );
+            Fault::halt(Stage::Read, Code::Malformed, message)
+        };
+        let stored = match self.codec.decode(record) {
+            Ok(Event::Cursor(stored)) => stored,
+            Ok(other) => return Err(unreadable(other.contract())),
+            Err(fault) if fault.verdict == Verdict::Reject => {
+                return Err(unreadable(&fault.message));
+            }
+            Err(fault) => return Err(fault),
+        };
+        let bookmark = serde_json::from_str(&stored.bookmark)
+            .map_err(|e| unreadable("its bookmark is not JSON").caused_by(e))?;
+        let cursor = Cursor {
+            bookmark,
+            sequence: stored.sequence,
+        };
+        self.cursors.insert(key.into(), cursor);
         Ok(())
     }
 
@@ -227,55 +339,49 @@ impl SourceTask {
         )
     }
 
-    fn write(&mut self, shard: &str, key: &Text, batch: &SourceBatch) -> Result<(), Fault> {
+    fn producer_spec(&self) -> ProducerSpec {
+        ProducerSpec {
+            transactional_id: Some(
+                self.settings
+                    .transactional_id(&format!("{}.source", self.name), 'a'),
+            ),
+            transaction_timeout: self.settings.transaction_timeout,
+            linger: Duration::ZERO,
+        }
+    }
+
+    fn write(
+        &mut self,
+        shard: &str,
+        key: &Text,
+        batch: &SourceBatch,
+        generation: &GroupGeneration,
+    ) -> Result<(), Fault> {
         let started = self.clock.now();
-        let generation = self.consumer.generation()?;
         let mut producer = match self.producer.take() {
             Some(producer) => producer,
-            None => self.log.producer(&ProducerSpec {
-                transactional_id: Some(
-                    self.settings
-                        .transactional_id(&format!("{}.source", self.name), 'a'),
-                ),
-                transaction_timeout: self.settings.transaction_timeout,
-                linger: Duration::ZERO,
-            })?,
+            None => self.log.producer(&self.producer_spec())?,
         };
-        let result = self.write_with(producer.as_mut(), &generation, shard, key, batch, started);
-        match result {
+        match self.write_with(producer.as_mut(), generation, shard, key, batch, started) {
             Ok(()) => {
                 self.producer = Some(producer);
-                let count = batch.records.len();
-                self.telemetry.committed(
-                    &self.name,
-                    count,
-                    self.clock.now().since(started),
-                    Duration::ZERO,
-                );
+                let committed = Committed {
+                    records: batch.records.len() as u64,
+                    outcomes: BTreeMap::new(),
+                    took: self.clock.now().since(started),
+                };
+                self.telemetry.committed(&self.name, &committed);
+                for reject in &batch.rejects {
+                    self.telemetry.fault(&self.name, reject.fault.code);
+                }
                 Ok(())
             }
+            Err(failed) if failed.producer_usable && producer.abort().is_ok() => {
+                self.producer = Some(producer);
+                Err(failed.fault)
+            }
             Err(failed) => {
-                if failed.producer_usable && producer.abort().is_ok() {
-                    self.producer = Some(producer);
-                } else {
-                    // Whether the transaction ended is not known: the log tells, once a new producer
-                    // has settled it. Cursors are read again with the partitions.
-                    drop(producer);
-                    let partitions: Vec<TopicPartition> = self.owned.keys().cloned().collect();
-                    self.producer = Some(
-                        self.log.producer(&ProducerSpec {
-                            transactional_id: Some(
-                                self.settings
-                                    .transactional_id(&format!("{}.source", self.name), 'a'),
-                            ),
-                            transaction_timeout: self.settings.transaction_timeout,
-                            linger: Duration::ZERO,
-                        })?,
-                    );
-                    for partition in partitions {
-                        self.read_cursors(&partition)?;
-                    }
-                }
+                self.unsettled = true;
                 Err(failed.fault)
             }
         }
@@ -284,21 +390,43 @@ impl SourceTask {
     fn write_with(
         &mut self,
         producer: &mut dyn Producer,
-        generation: &crate::log::GroupGeneration,
+        generation: &GroupGeneration,
         shard: &str,
         key: &Text,
         batch: &SourceBatch,
         now: Timestamp,
     ) -> Result<(), Failed> {
+        let partition = self.cursor_partition(key);
+        let Some(Cursors::Known(position)) = self.owned.get(&partition) else {
+            let message = format!("{partition} has been given up");
+            return Err(Fault::retry(Stage::Commit, Code::Log, message).into());
+        };
+        let offsets = Offsets::from([(partition, *position)]);
         producer.begin()?;
         for record in &batch.records {
-            self.outbox
-                .send_stamped(producer, record.topic, &record.key, &record.event, now)?;
+            let sent =
+                self.outbox
+                    .send_stamped(producer, record.topic, &record.key, &record.event, now);
+            match sent {
+                Err(failed) if failed.fault.verdict == Verdict::Reject => {
+                    // What cannot be written must not hold up what comes after it.
+                    let mut raw = Vec::new();
+                    record.event.encode(&mut raw);
+                    let reject = SourceReject {
+                        origin: SourceOrigin {
+                            container: record.topic.to_owned(),
+                            item: record.event.meta().event_id.to_string(),
+                        },
+                        raw: raw.into(),
+                        fault: failed.fault,
+                    };
+                    self.reject(producer, &reject, now)?;
+                }
+                other => other?,
+            }
         }
         for reject in &batch.rejects {
-            tracing::warn!(source = self.name, container = reject.origin.container, item = reject.origin.item, code = %reject.fault.code, cause = reject.fault.message, "left out and dead-lettered");
-            self.telemetry.fault(&self.name, reject.fault.code);
-            self.outbox.dead_letter_of_source(producer, reject, now)?;
+            self.reject(producer, reject, now)?;
         }
         let cursor = CursorEvent {
             meta: self.outbox.meta("Cursor", key, batch.cursor.sequence, now),
@@ -317,10 +445,18 @@ impl SourceTask {
             now,
         )?;
         producer.flush()?;
-        let partition = self.cursor_partition(key);
-        let position = self.owned.get(&partition).copied().unwrap_or_default();
-        producer.send_offsets(&Offsets::from([(partition, position)]), generation)?;
+        producer.send_offsets(&offsets, generation)?;
         producer.commit()?;
         Ok(())
+    }
+
+    fn reject(
+        &mut self,
+        producer: &mut dyn Producer,
+        reject: &SourceReject,
+        now: Timestamp,
+    ) -> Result<(), Failed> {
+        tracing::warn!(source = self.name, container = reject.origin.container, item = reject.origin.item, code = %reject.fault.code, cause = reject.fault.message, "left out and dead-lettered");
+        self.outbox.dead_letter_of_source(producer, reject, now)
     }
 }

@@ -3,29 +3,43 @@
 //! A checkpoint is a convenience, never the truth: when the file is missing, torn or of another
 //! changelog, the shard is rebuilt from the changelog alone.
 //!
-//! Layout (little-endian): magic `CDCP`, version `u32`, changelog offset `i64`, entry count `u64`,
-//! for each entry `u32` key length, `u32` value length, key, value; then the CRC-32 of all before.
+//! Layout (little-endian): magic `CDCP`, version `u32`, changelog offset `i64`, time `i64`, length of
+//! the changelog's name `u32`, the name, entry count `u64`, for each entry `u32` key length, `u32` value length, key, value; then the CRC-32 of all before.
 
 use super::Shard;
+use crate::domain::Timestamp;
 use flate2::Crc;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 4] = b"CDCP";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// A changelog's name is shorter.
+const NAME_BYTES_MAX: u32 = 4_096;
+
+/// What a checkpoint stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Which changelog of which log: another one's offsets mean something else.
+    pub changelog: String,
+    /// Everything below this offset of the changelog is in the shard.
+    pub offset: i64,
+    /// When the offset was known to be right. Compaction keeps a tombstone for a while only, so an
+    /// old checkpoint could bring back what was removed.
+    pub at: Timestamp,
+}
 
 /// Where the checkpoint of one partition's state lives below a state folder.
 pub fn path(folder: &Path, reader: &str, partition: i32) -> PathBuf {
     folder.join(reader).join(format!("{partition}.checkpoint"))
 }
 
-/// Writes `shard` as it is after everything below `offset` of its changelog. The file appears
-/// whole or not at all.
+/// Writes `shard` as it is at `mark`. The file appears whole or not at all.
 ///
 /// # Errors
 /// When the folder cannot be written; the former checkpoint, if any, stays.
-pub fn write(path: &Path, shard: &Shard, offset: i64) -> io::Result<()> {
+pub fn write(path: &Path, shard: &Shard, mark: &Mark) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
@@ -36,7 +50,10 @@ pub fn write(path: &Path, shard: &Shard, offset: i64) -> io::Result<()> {
     };
     out.write_all(MAGIC)?;
     out.write_all(&VERSION.to_le_bytes())?;
-    out.write_all(&offset.to_le_bytes())?;
+    out.write_all(&mark.offset.to_le_bytes())?;
+    out.write_all(&mark.at.0.to_le_bytes())?;
+    out.write_all(&(mark.changelog.len() as u32).to_le_bytes())?;
+    out.write_all(mark.changelog.as_bytes())?;
     out.write_all(&(shard.len() as u64).to_le_bytes())?;
     for (key, value) in shard.iter() {
         out.write_all(&(key.len() as u32).to_le_bytes())?;
@@ -53,11 +70,11 @@ pub fn write(path: &Path, shard: &Shard, offset: i64) -> io::Result<()> {
     fs::rename(&unfinished, path)
 }
 
-/// Reads a checkpoint back: the shard and the changelog offset to go on from.
+/// Reads a checkpoint back: the shard and what it stands for.
 ///
 /// # Errors
 /// When there is no file, or it is not a whole checkpoint of this version.
-pub fn read(path: &Path) -> io::Result<(Shard, i64)> {
+pub fn read(path: &Path) -> io::Result<(Shard, Mark)> {
     let file = File::open(path)?;
     let mut left = file.metadata()?.len();
     let mut input = Summed {
@@ -74,6 +91,21 @@ pub fn read(path: &Path) -> io::Result<(Shard, i64)> {
     }
     input.read_exact(&mut long)?;
     let offset = i64::from_le_bytes(long);
+    input.read_exact(&mut long)?;
+    let at = Timestamp(i64::from_le_bytes(long));
+    input.read_exact(&mut word)?;
+    let length = u32::from_le_bytes(word);
+    if length > NAME_BYTES_MAX {
+        return Err(torn("the changelog's name is too long"));
+    }
+    let mut name = vec![0; length as usize];
+    input.read_exact(&mut name)?;
+    let mark = Mark {
+        changelog: String::from_utf8(name)
+            .map_err(|_| torn("the changelog's name is not UTF-8"))?,
+        offset,
+        at,
+    };
     input.read_exact(&mut long)?;
     let count = u64::from_le_bytes(long);
     if count > left / 8 {
@@ -100,7 +132,7 @@ pub fn read(path: &Path) -> io::Result<(Shard, i64)> {
     if u32::from_le_bytes(word) != sum {
         return Err(torn("the checksum does not match"));
     }
-    Ok((shard, offset))
+    Ok((shard, mark))
 }
 
 fn torn(why: &str) -> io::Error {
@@ -145,13 +177,21 @@ mod tests {
         shard
     }
 
+    fn mark() -> Mark {
+        Mark {
+            changelog: "cluster/topic[3]".into(),
+            offset: 42,
+            at: Timestamp(7),
+        }
+    }
+
     #[test]
     fn a_checkpoint_reads_back_whole() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let file = path(folder.path(), "stock-ledger", 3);
-        write(&file, &sample(), 42).expect("written");
-        let (shard, offset) = read(&file).expect("read");
-        assert_eq!((shard.len(), offset), (1_000, 42));
+        write(&file, &sample(), &mark()).expect("written");
+        let (shard, found) = read(&file).expect("read");
+        assert_eq!((shard.len(), found), (1_000, mark()));
         assert_eq!(shard.get(&7u32.to_be_bytes()), Some(&b"value 7"[..]));
     }
 
@@ -161,7 +201,7 @@ mod tests {
         let file = path(folder.path(), "stock-ledger", 0);
         let mut small = Shard::new();
         small.load(b"key", Some(b"value"));
-        write(&file, &small, 1).expect("written");
+        write(&file, &small, &mark()).expect("written");
         let whole = fs::read(&file).expect("bytes");
         for cut in 0..whole.len() {
             fs::write(&file, &whole[..cut]).expect("cut");

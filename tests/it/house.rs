@@ -67,7 +67,7 @@ fn imports_point_one_way() {
         ("config", &["config", "log", "domain"]),
         ("codec", &["domain", "contract", "pipeline", "codec"]),
         ("log", &["pipeline", "log", "config"]),
-        ("state", &["pipeline", "state"]),
+        ("state", &["domain", "pipeline", "state"]),
         (
             "runtime",
             &[

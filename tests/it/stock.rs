@@ -1,14 +1,17 @@
 //! `stock-ledger` and `ats-aggregate` on the embedded log, with everything that goes wrong between
 //! two steps.
 
-use crate::world::{World, meta};
+use crate::world::{FAULTS, World, meta};
 use crossdock::contract::event::*;
-use crossdock::contract::topic;
+use crossdock::contract::{Catalogue, topic};
 use crossdock::domain::{Decimal, compound_key};
+use crossdock::log::Admin;
 use crossdock::log::embedded::Injected;
 use crossdock::pipeline::Code;
+use crossdock::runtime::ProcessorTask;
 use rand::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 fn sale(sku: &str, location: &str, position: i64, quantity: i32) -> StockChanged {
@@ -90,7 +93,7 @@ fn levels(world: &World) -> BTreeMap<Text, StockLevel> {
 }
 
 /// Counts of settled records over all dispositions, and that no offset is settled twice.
-fn settled(world: &World, reader: &str) -> (i64, BTreeMap<Outcome, i64>) {
+pub fn settled(world: &World, reader: &str) -> (i64, BTreeMap<Outcome, i64>) {
     let (mut count, mut outcomes) = (0, BTreeMap::new());
     let mut ranges: BTreeMap<(Text, i32), Vec<(i64, i64)>> = BTreeMap::new();
     for event in world.events(topic::OPS_DISPOSITION) {
@@ -308,6 +311,126 @@ fn instances_that_come_go_and_die_hand_over_without_loss_or_repetition() {
         world.settle(&mut all);
         check(&world, &sent, seed);
     }
+}
+
+/// Everything at once: calls of the log that fail, a registry that is away, crashes with and without
+/// a transaction under way, instances that are expelled, restarts from checkpoints.
+#[test]
+fn whatever_fails_at_whatever_moment_nothing_is_lost_or_repeated() {
+    for seed in 0..60 {
+        let world = World::new();
+        let folder = tempfile::tempdir().expect("a folder");
+        let start =
+            |slot: usize| world.task_in("stock-ledger", &format!("slot-{slot}"), folder.path());
+        let mut tasks: Vec<(usize, ProcessorTask)> = vec![(0, start(0)), (1, start(1))];
+        let sent = send_waves(&world, seed, |world, random, _| {
+            for _ in 0..random.random_range(4..30) {
+                match random.random_range(0..12) {
+                    0..4 => world.log.inject(*FAULTS.choose(random).expect("a fault")),
+                    4 => {
+                        let down = random.random_bool(0.4);
+                        world.registry.0.store(down, Ordering::SeqCst);
+                    }
+                    5 => world.log.expire("crossdock.stock-ledger", "member-"),
+                    6 => world.advance(Duration::from_millis(700)),
+                    _ => {}
+                }
+                let chosen = random.random_range(0..tasks.len());
+                let failed = tasks[chosen].1.step(Duration::ZERO).is_err();
+                // A crash, also right after a commit whose end nobody has heard of.
+                if random.random_bool(if failed { 0.3 } else { 0.05 }) {
+                    let (slot, task) = tasks.swap_remove(chosen);
+                    if random.random_bool(0.3) {
+                        task.close();
+                    }
+                    tasks.push((slot, start(slot)));
+                }
+            }
+        });
+        world.registry.0.store(false, Ordering::SeqCst);
+        for _ in 0..200 {
+            // Faults that still wait are met and survived.
+            tasks.iter_mut().for_each(|(_, t)| {
+                let _ = t.step(Duration::ZERO);
+            });
+        }
+        let mut all: Vec<_> = tasks.iter_mut().map(|(_, t)| t).collect();
+        world.settle(&mut all);
+        check(&world, &sent, seed);
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_log_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sell = |quantity| {
+        let world = World::new();
+        world.send(topic::STOCK_CHANGE, "A|dc", sale("A", "dc", 1, quantity));
+        let mut ledger = world.task_in("stock-ledger", "one", folder.path());
+        world.settle(&mut [&mut ledger]);
+        ledger.close();
+        levels(&world)["A|dc"].sellable
+    };
+    assert_eq!(sell(-5), Decimal::from(5));
+    // The broker was set up anew: same address, same topics, same offsets, other facts.
+    assert_eq!(sell(-7), Decimal::from(7));
+}
+
+#[test]
+fn a_checkpoint_that_tombstones_may_have_been_lost_since_is_not_used() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let world = World::new();
+    world.send(topic::STOCK_CHANGE, "A|dc", sale("A", "dc", 1, -5));
+    let mut ledger = world.task_in("stock-ledger", "one", folder.path());
+    world.settle(&mut [&mut ledger]);
+    let keys = ledger.state_size().0;
+    ledger.close();
+    // What the checkpoint holds is removed from the changelog while the instance is away, and
+    // compaction drops the tombstones, as it may after a day.
+    let changelog = "retail.rt.stock-ledger.state.v1";
+    for record in world.records(changelog) {
+        let key = record.key.as_deref();
+        world.send_to(changelog, record.origin.partition, key, None);
+    }
+    world.advance(Duration::from_secs(2 * 86_400));
+    world.log.compact(changelog);
+    let mut ledger = world.task_in("stock-ledger", "one", folder.path());
+    world.settle(&mut [&mut ledger]);
+    assert!(keys > 0, "there was something in the checkpoint");
+    assert_eq!(ledger.state_size().0, 0, "what was removed has come back");
+}
+
+/// A broker judges sizes by what it is sent, which is compressed.
+#[test]
+fn a_record_too_large_for_its_topic_or_even_for_its_dead_letter_does_not_stop_the_next() {
+    let world = World::new();
+    let limit = Catalogue::compiled().max_message_bytes(topic::STOCK_CHANGE);
+    let settings = BTreeMap::from([("max.message.bytes".to_owned(), "100000000".to_owned())]);
+    world
+        .log
+        .alter(topic::STOCK_CHANGE, &settings)
+        .expect("altered");
+    let large = vec![b'x'; limit + 1];
+    let huge = vec![b'x'; 3 * limit];
+    world.send_raw(topic::STOCK_CHANGE, Some(b"A|dc"), Some(&large));
+    world.send_raw(topic::STOCK_CHANGE, Some(b"A|dc"), Some(&huge));
+    world.send(topic::STOCK_CHANGE, "A|dc", sale("A", "dc", 2, -6));
+    let mut ledger = world.task("stock-ledger", "one");
+    world.settle(&mut [&mut ledger]);
+    let letters: Vec<DeadLetter> = world
+        .events("retail.rt.stock-ledger.dlq.v1")
+        .into_iter()
+        .map(|e| match e {
+            Event::DeadLetter(letter) => letter,
+            _ => panic!("not a dead letter"),
+        })
+        .collect();
+    assert_eq!(letters.len(), 2);
+    assert!(letters.iter().all(|l| *l.code == *"OVERSIZE"));
+    assert_eq!(letters[0].value.as_ref().map(|v| v.0.to_vec()), Some(large));
+    assert_eq!(letters[1].value, None, "it fits nowhere");
+    assert!(letters[1].message.contains("left where it came from"));
+    assert_eq!(levels(&world)["A|dc"].sellable, Decimal::from(6));
 }
 
 #[test]

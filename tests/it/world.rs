@@ -2,9 +2,9 @@
 
 use crossdock::codec::{Codec, SchemaError, SchemaSource};
 use crossdock::contract::event::{Event, EventMeta, Origin, PositionKind};
-use crossdock::contract::{Catalogue, Tier};
+use crossdock::contract::{Catalogue, Tier, topic};
 use crossdock::domain::{Timestamp, event_id};
-use crossdock::log::embedded::{EmbeddedLog, Options};
+use crossdock::log::embedded::{EmbeddedLog, Injected, Options};
 use crossdock::log::{
     Admin, Isolation, Log, Offset, Outgoing, ProducerSpec, TopicPartition, TopicSpec,
 };
@@ -12,8 +12,9 @@ use crossdock::pipeline::{Clock, Headers, Record};
 use crossdock::processors;
 use crossdock::runtime::{ProcessorTask, Progress, TaskSettings};
 use crossdock::telemetry::Telemetry;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 /// A clock that moves when the test says so.
@@ -45,8 +46,48 @@ impl SchemaSource for Compiled {
     }
 }
 
+/// As [`Compiled`], and does not answer while it is down.
+#[derive(Default)]
+pub struct Registry(pub AtomicBool);
+
+impl SchemaSource for Registry {
+    fn schema(&self, id: u32) -> Result<String, SchemaError> {
+        self.answers()?;
+        Compiled.schema(id)
+    }
+    fn id(&self, subject: &str, schema: &str) -> Result<u32, SchemaError> {
+        self.answers()?;
+        Compiled.id(subject, schema)
+    }
+}
+
+impl Registry {
+    fn answers(&self) -> Result<(), SchemaError> {
+        match self.0.load(Ordering::SeqCst) {
+            true => Err(SchemaError::Unavailable("it is down".into())),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Everything that a log can be made to do wrong once.
+pub const FAULTS: [Injected; 7] = [
+    Injected::CommitLost,
+    Injected::CommitAnswerLost,
+    Injected::Send,
+    Injected::Poll,
+    Injected::Committed,
+    Injected::Producer,
+    Injected::Seek,
+];
+
+/// The sink and the source of these tests.
+pub const SINK: &str = "shop";
+pub const SOURCE: &str = "till";
+
 pub struct World {
     pub log: EmbeddedLog,
+    pub registry: Arc<Registry>,
     pub clock: Arc<TestClock>,
     pub codec: Arc<Codec>,
     pub telemetry: Arc<Telemetry>,
@@ -66,7 +107,11 @@ impl World {
             .iter()
             .map(|p| (p.descriptor.name, p.descriptor.inputs[0]))
             .collect();
-        for topic in catalogue.physical(Tier::S, &processors, &[]) {
+        let sinks = [(SINK, topic::STOCK_ATS)];
+        let sources = [(SOURCE, topic::STOCK_CHANGE)];
+        let topics = catalogue.physical(Tier::S, &processors, &sinks);
+        let of_sources = catalogue.physical_of_sources(Tier::S, &sources);
+        for topic in topics.into_iter().chain(of_sources) {
             let spec = TopicSpec {
                 name: topic.name,
                 partitions: topic.partitions,
@@ -81,7 +126,37 @@ impl World {
             clock,
             codec,
             telemetry: Arc::new(Telemetry::new()),
+            registry: Arc::default(),
         }
+    }
+
+    /// The log as a port.
+    pub fn port(&self) -> Arc<dyn Log> {
+        Arc::new(self.log.clone())
+    }
+
+    /// A codec that has looked nothing up yet, as of a process that has just started.
+    pub fn cold_codec(&self) -> Arc<Codec> {
+        Arc::new(Codec::new(self.registry.clone(), Catalogue::compiled()))
+    }
+
+    /// As [`World::task`], with checkpoints in `folder` and a codec of its own.
+    pub fn task_in(&self, processor: &str, slot: &str, folder: &Path) -> ProcessorTask {
+        let made = (processors::find(processor).expect("a processor").make)();
+        let mut settings = TaskSettings::new(slot, 0);
+        settings.static_membership = false;
+        settings.state_folder = Some(folder.join(slot));
+        settings.checkpoint_interval = Duration::from_millis(500);
+        ProcessorTask::new(
+            made,
+            self.port(),
+            self.clock.clone(),
+            self.cold_codec(),
+            Catalogue::compiled(),
+            self.telemetry.clone(),
+            settings,
+        )
+        .expect("a task")
     }
 
     pub fn advance(&self, by: Duration) {
@@ -94,10 +169,9 @@ impl World {
         let made = (processors::find(processor).expect("a processor").make)();
         let mut settings = TaskSettings::new(slot, 0);
         settings.static_membership = false;
-        let log: Arc<dyn Log> = Arc::new(self.log.clone());
         ProcessorTask::new(
             made,
-            log,
+            self.port(),
             self.clock.clone(),
             self.codec.clone(),
             Catalogue::compiled(),
@@ -142,6 +216,20 @@ impl World {
     }
 
     pub fn send_raw(&self, topic: &str, key: Option<&[u8]>, value: Option<&[u8]>) {
+        self.append(topic, None, key, value);
+    }
+
+    pub fn send_to(&self, topic: &str, partition: i32, key: Option<&[u8]>, value: Option<&[u8]>) {
+        self.append(topic, Some(partition), key, value);
+    }
+
+    fn append(
+        &self,
+        topic: &str,
+        partition: Option<i32>,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) {
         let mut producer = self
             .log
             .producer(&ProducerSpec::default())
@@ -151,7 +239,7 @@ impl World {
         producer
             .send(Outgoing {
                 topic,
-                partition: None,
+                partition,
                 key,
                 value,
                 headers: &headers,

@@ -77,7 +77,7 @@ impl EmbeddedConsumer {
             .collect();
         let group = inner.groups.entry(self.spec.group.clone()).or_default();
         let Some(changes) = group.poll(&self.member, self.incarnation, now, &partitions) else {
-            return Ok(self.expelled(inner, now));
+            return self.expelled(inner, now);
         };
         for change in &changes {
             match change {
@@ -110,17 +110,18 @@ impl EmbeddedConsumer {
     }
 
     /// The group went on without this member: it loses what it has and joins again.
-    fn expelled(&mut self, inner: &mut Inner, now: Duration) -> Vec<Assignment> {
+    fn expelled(&mut self, inner: &mut Inner, now: Duration) -> Result<Vec<Assignment>, LogError> {
         let lost: Vec<TopicPartition> = self.positions.keys().cloned().collect();
         self.stop(&lost);
         let group = inner.groups.entry(self.spec.group.clone()).or_default();
-        if self.spec.member.is_none() || !group.has(&self.member) {
+        let replaced = self.spec.member.is_some() && group.has(&self.member);
+        if !replaced {
             group.join(&self.member, &self.spec, self.incarnation, now);
         }
-        if lost.is_empty() {
-            Vec::new()
-        } else {
-            vec![Assignment::Lost(lost)]
+        match lost.is_empty() {
+            false => Ok(vec![Assignment::Lost(lost)]),
+            true if replaced => Err(LogError::Replaced(self.member.clone())),
+            true => Ok(Vec::new()),
         }
     }
 
@@ -156,6 +157,9 @@ impl Consumer for EmbeddedConsumer {
     ) -> Result<Vec<Assignment>, LogError> {
         let shared = self.shared.clone();
         let mut inner = shared.lock();
+        if inner.take_injected(Injected::Poll) {
+            return Err(LogError::TimedOut("injected: the poll failed".into()));
+        }
         let deadline = (!wait.is_zero()).then(|| Instant::now() + wait);
         let limit = into.len() + max;
         loop {
@@ -190,11 +194,20 @@ impl Consumer for EmbeddedConsumer {
         })))
     }
 
+    fn is_joined(&self) -> bool {
+        let inner = self.shared.lock();
+        let group = inner.groups.get(&self.spec.group);
+        group.is_some_and(|g| g.has_joined(&self.member, self.incarnation))
+    }
+
     fn owned(&self) -> Vec<TopicPartition> {
         self.positions.keys().cloned().collect()
     }
 
     fn seek(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), LogError> {
+        if self.shared.lock().take_injected(Injected::Seek) {
+            return Err(LogError::TimedOut("injected: the seek failed".into()));
+        }
         match self.positions.get_mut(partition) {
             Some(position) => {
                 *position = offset;
@@ -223,6 +236,9 @@ impl Consumer for EmbeddedConsumer {
 
     fn committed(&self, partitions: &[TopicPartition]) -> Result<Offsets, LogError> {
         let mut inner = self.shared.lock();
+        if inner.take_injected(Injected::Committed) {
+            return Err(LogError::TimedOut("injected: no answer".into()));
+        }
         inner.settle_offsets(&self.spec.group, partitions);
         let Some(group) = inner.groups.get(&self.spec.group) else {
             return Ok(Offsets::new());
@@ -428,7 +444,7 @@ impl Producer for EmbeddedProducer {
         let now = (self.shared.options.now)();
         let mut inner = self.shared.lock();
         self.check(&inner)?;
-        if inner.take_injected(Injected::Send) {
+        if self.id.is_some() && inner.take_injected(Injected::Send) {
             self.broken = Some(Broken::Abort);
             return Err(LogError::Abort("injected".into()));
         }
@@ -451,7 +467,7 @@ impl Producer for EmbeddedProducer {
             return Err(LogError::Oversize {
                 topic: record.topic.to_owned(),
                 bytes,
-                limit: topic.record_bytes_max,
+                limit: Some(topic.record_bytes_max),
             });
         }
         let count = topic.partitions.len();

@@ -93,6 +93,12 @@ impl Group {
         self.members.contains_key(id)
     }
 
+    /// Whether this member takes part in the present generation.
+    pub fn has_joined(&self, id: &str, incarnation: u64) -> bool {
+        let member = self.members.get(id);
+        member.is_some_and(|m| m.incarnation == incarnation && m.joined == self.generation)
+    }
+
     pub fn is_member(&self, id: &str, incarnation: u64) -> bool {
         self.members
             .get(id)

@@ -19,8 +19,12 @@ use super::{
 use group::Group;
 use partition::Partition;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Logs made by this process, so that each has an id of its own.
+static MADE: AtomicU64 = AtomicU64::new(0);
 
 /// A monotonic clock: time since some fixed moment.
 pub type Now = Arc<dyn Fn() -> Duration + Send + Sync>;
@@ -59,11 +63,20 @@ pub enum Injected {
     CommitLost,
     /// The next commit takes effect, but its answer is lost: the producer can no longer be used.
     CommitAnswerLost,
-    /// The next record sent fails the transaction.
+    /// The next record sent in a transaction fails it.
     Send,
+    /// The next poll of a group member fails.
+    Poll,
+    /// The next question for committed offsets is not answered.
+    Committed,
+    /// The next transactional producer cannot be made.
+    Producer,
+    /// The next seek fails.
+    Seek,
 }
 
 struct Shared {
+    id: String,
     inner: Mutex<Inner>,
     arrived: Condvar,
     options: Options,
@@ -116,6 +129,11 @@ impl EmbeddedLog {
         };
         EmbeddedLog {
             shared: Arc::new(Shared {
+                id: format!(
+                    "embedded-{}-{}",
+                    std::process::id(),
+                    MADE.fetch_add(1, Ordering::Relaxed)
+                ),
                 inner: Mutex::new(inner),
                 arrived: Condvar::new(),
                 options,
@@ -262,6 +280,9 @@ impl Log for EmbeddedLog {
         client::EmbeddedReader::open(self.shared.clone(), from, isolation).map(|r| Box::new(r) as _)
     }
     fn producer(&self, spec: &ProducerSpec) -> Result<Box<dyn Producer>, LogError> {
+        if spec.transactional_id.is_some() && self.shared.lock().take_injected(Injected::Producer) {
+            return Err(LogError::TimedOut("injected: no producer".into()));
+        }
         Ok(Box::new(client::EmbeddedProducer::new(
             self.shared.clone(),
             spec,
@@ -272,6 +293,9 @@ impl Log for EmbeddedLog {
     }
     fn address(&self) -> &str {
         "embedded"
+    }
+    fn id(&self) -> &str {
+        &self.shared.id
     }
 }
 

@@ -2,23 +2,59 @@
 
 use super::super::{Admin, Isolation, LogError, Offsets, TopicPartition, TopicSpec};
 use super::consumer::{list_of, offsets_of};
-use super::{CALL_TIME_MAX, KafkaSettings, log_error};
+use super::{CALL_TIME_MAX, KafkaSettings, PROBE_INTERVAL, forward, forward_error, log_error};
 use futures::executor::block_on;
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigSource, NewTopic, ResourceSpecifier,
     TopicReplication,
 };
-use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often a topic that was just made is looked for.
+const TOPIC_WAIT: Duration = Duration::from_millis(20);
+/// Complaints taken in at a time.
+const EVENTS_MAX: usize = 100;
 
 pub(super) struct KafkaAdmin {
     settings: KafkaSettings,
     admin: AdminClient<DefaultClientContext>,
     /// Reads metadata and high watermarks, open transactions included.
-    probe: BaseConsumer,
+    probe: BaseConsumer<Complaints>,
+    cluster_id: String,
 }
+
+/// Remembers why a broker could not be talked to: a call that got no answer does not tell.
+#[derive(Default)]
+struct Complaints(Mutex<Option<(RDKafkaErrorCode, String)>>);
+
+impl ClientContext for Complaints {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        forward(level, facility, message);
+    }
+    fn error(&self, error: KafkaError, reason: &str) {
+        use RDKafkaErrorCode as E;
+        let code = error.rdkafka_error_code();
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match code {
+            // What follows a refusal says less than it.
+            Some(code @ (E::Authentication | E::SaslAuthenticationFailed | E::SSL)) => {
+                *last = Some((code, reason.to_owned()));
+            }
+            Some(code) => {
+                last.get_or_insert_with(|| (code, reason.to_owned()));
+            }
+            None => forward_error(&error, reason),
+        }
+    }
+}
+
+impl ConsumerContext for Complaints {}
 
 impl KafkaAdmin {
     pub fn connect(settings: &KafkaSettings) -> Result<Self, LogError> {
@@ -29,23 +65,92 @@ impl KafkaAdmin {
             .map_err(|e| failed(&e))?;
         let mut config = settings.reading(Isolation::ReadUncommitted);
         config.set("group.id", "crossdock.admin");
-        let probe: BaseConsumer = settings
+        let probe: BaseConsumer<Complaints> = settings
             .with_extra(config)
-            .create()
+            .create_with_context(Complaints::default())
             .map_err(|e| failed(&e))?;
-        let made = KafkaAdmin {
+        let mut made = KafkaAdmin {
             settings: settings.clone(),
             admin,
             probe,
+            cluster_id: String::new(),
         };
-        made.brokers().map_err(|error| match error {
-            LogError::TimedOut(cause) | LogError::Other(cause) => LogError::Unreachable {
-                address: settings.bootstrap.clone(),
-                cause,
-            },
-            other => other,
+        made.wait_for_a_broker()?;
+        let id = made.probe.client().fetch_cluster_id(CALL_TIME_MAX);
+        made.cluster_id = id.ok_or_else(|| {
+            LogError::TimedOut("the broker did not say which cluster it belongs to".into())
         })?;
         Ok(made)
+    }
+
+    pub fn cluster_id(&self) -> &str {
+        &self.cluster_id
+    }
+
+    /// Waits until a broker answers; not longer than it takes to know that none will.
+    fn wait_for_a_broker(&self) -> Result<(), LogError> {
+        use RDKafkaErrorCode as E;
+        let address = self.settings.bootstrap.clone();
+        let deadline = Instant::now() + CALL_TIME_MAX;
+        loop {
+            let Err(error) = self.probe.fetch_metadata(None, PROBE_INTERVAL) else {
+                return Ok(());
+            };
+            self.take_events();
+            let complaint = self.complaint();
+            match complaint {
+                Some((E::Authentication | E::SaslAuthenticationFailed, cause)) => {
+                    return Err(LogError::Unauthorised { address, cause });
+                }
+                _ if Instant::now() < deadline => {}
+                Some((_, cause)) => return Err(LogError::Unreachable { address, cause }),
+                None => {
+                    let cause = error.to_string();
+                    return Err(LogError::Unreachable { address, cause });
+                }
+            }
+        }
+    }
+
+    /// A topic is known to the controller before it is to the brokers.
+    fn wait_for_topic(&self, topic: &TopicSpec) -> Result<(), LogError> {
+        let deadline = Instant::now() + CALL_TIME_MAX;
+        loop {
+            let metadata = self
+                .probe
+                .fetch_metadata(Some(&topic.name), CALL_TIME_MAX)
+                .map_err(|e| self.error(Some(&topic.name), &e))?;
+            let known = metadata.topics().iter().any(|t| {
+                t.name() == topic.name
+                    && !t.partitions().is_empty()
+                    && t.partitions().iter().all(|p| p.leader() >= 0)
+            });
+            if known {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let words = format!("topic {} was created, and no broker serves it", topic.name);
+                return Err(LogError::TimedOut(words));
+            }
+            std::thread::sleep(TOPIC_WAIT);
+        }
+    }
+
+    /// Complaints are events, which wait until somebody takes them.
+    fn take_events(&self) {
+        for _ in 0..EVENTS_MAX {
+            if self.probe.poll(Duration::ZERO).is_none() {
+                return;
+            }
+        }
+    }
+
+    fn complaint(&self) -> Option<(RDKafkaErrorCode, String)> {
+        let complaints = &self.probe.context().0;
+        complaints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn error(&self, topic: Option<&str>, error: &KafkaError) -> LogError {
@@ -121,10 +226,15 @@ impl Admin for KafkaAdmin {
         let made = block_on(self.admin.create_topics([&new], &options))
             .map_err(|e| self.error(Some(&topic.name), &e))?;
         match made.into_iter().next() {
-            Some(Err((name, code))) => Err(LogError::Other(format!(
-                "topic {name} was not created: {code}"
-            ))),
-            _ => Ok(()),
+            Some(Err((name, code))) => {
+                if code == RDKafkaErrorCode::TopicAlreadyExists {
+                    self.wait_for_topic(topic)?;
+                }
+                Err(LogError::Other(format!(
+                    "topic {name} was not created: {code}"
+                )))
+            }
+            _ => self.wait_for_topic(topic),
         }
     }
 
@@ -151,6 +261,7 @@ impl Admin for KafkaAdmin {
     }
 
     fn watermarks(&self, partition: &TopicPartition) -> Result<(i64, i64), LogError> {
+        self.take_events();
         let found =
             self.probe
                 .fetch_watermarks(&partition.topic, partition.partition, CALL_TIME_MAX);

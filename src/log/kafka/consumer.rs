@@ -4,22 +4,26 @@ use super::super::{
     Assignment, Consumer, GroupGeneration, GroupProtocol, GroupSpec, LogError, Offsets,
     TopicPartition,
 };
-use super::{CALL_TIME_MAX, KafkaSettings, forward, forward_error, log_error};
+use super::{CALL_TIME_MAX, KafkaSettings, PROBE_INTERVAL, forward, forward_error, log_error};
 use crate::pipeline::{Headers, Origin, Record, pack_header};
 use bytes::{Bytes, BytesMut};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Headers as _, Message};
 use rdkafka::topic_partition_list::{Offset as RdOffset, TopicPartitionList};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Collects what rebalances do until the poll under way returns.
 #[derive(Default)]
-struct GroupContext(Mutex<Vec<Assignment>>);
+struct GroupContext {
+    changes: Mutex<Vec<Assignment>>,
+    joined: AtomicBool,
+}
 
 impl ClientContext for GroupContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -32,6 +36,13 @@ impl ClientContext for GroupContext {
 
 impl ConsumerContext for GroupContext {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(_) => self.joined.store(true, Ordering::SeqCst),
+            // Who keeps some partitions of a cooperative group stays in it.
+            Rebalance::Revoke(_) | Rebalance::Error(_) => {
+                self.joined.store(false, Ordering::SeqCst);
+            }
+        }
         let change = match rebalance {
             Rebalance::Assign(list) if list.count() > 0 => Assignment::Gained(partitions_of(list)),
             Rebalance::Revoke(list) if list.count() > 0 && consumer.assignment_lost() => {
@@ -44,7 +55,7 @@ impl ConsumerContext for GroupContext {
             }
             _ => return,
         };
-        self.0
+        self.changes
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(change);
@@ -56,6 +67,10 @@ pub(super) struct KafkaConsumer {
     address: String,
     topics: Vec<Arc<str>>,
     owned: Vec<TopicPartition>,
+    /// Met after records of the same poll, which were handed out first.
+    untold: Option<LogError>,
+    /// Set while no broker is heard of: when to ask again.
+    probe_at: Option<Instant>,
 }
 
 impl KafkaConsumer {
@@ -99,7 +114,42 @@ impl KafkaConsumer {
             address: settings.bootstrap.clone(),
             topics: spec.topics.clone(),
             owned: Vec::new(),
+            untold: None,
+            probe_at: None,
         })
+    }
+
+    /// A client tells a fatal error once, and then nothing any more.
+    fn check_fatal(&self) -> Result<(), LogError> {
+        use RDKafkaErrorCode as E;
+        match self.consumer.client().fatal_error() {
+            None => Ok(()),
+            Some((E::FencedInstanceId | E::UnreleasedInstanceId, words)) => {
+                Err(LogError::Replaced(words))
+            }
+            Some((_, words)) => Err(LogError::Fatal(words)),
+        }
+    }
+
+    /// Says so when no broker answers. The client reconnects by itself and tells of an outage, but
+    /// not of its end.
+    fn probe(&mut self, heard: bool) -> Result<(), LogError> {
+        if heard {
+            self.probe_at = None;
+        }
+        if self.probe_at.is_none_or(|at| Instant::now() < at) {
+            return Ok(());
+        }
+        let topic = self.topics.first().map(|t| &**t);
+        let answer = self.consumer.fetch_metadata(topic, PROBE_INTERVAL);
+        self.probe_at = answer.is_err().then(|| Instant::now() + PROBE_INTERVAL);
+        match answer {
+            Ok(_) => Ok(()),
+            Err(error) => Err(LogError::Unreachable {
+                address: self.address.clone(),
+                cause: error.to_string(),
+            }),
+        }
     }
 
     fn changes(&mut self) -> Vec<Assignment> {
@@ -107,7 +157,7 @@ impl KafkaConsumer {
             &mut *self
                 .consumer
                 .context()
-                .0
+                .changes
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner),
         );
@@ -136,9 +186,13 @@ impl Consumer for KafkaConsumer {
         wait: Duration,
         into: &mut Vec<Record>,
     ) -> Result<Vec<Assignment>, LogError> {
+        if let Some(error) = self.untold.take() {
+            return Err(error);
+        }
         let mut gathered = Gathered::default();
         let mut changes = Vec::new();
         let mut wait = wait;
+        let mut heard = false;
         // A poll without room still keeps the member alive and tells of rebalances.
         let rounds = max.max(1);
         for _ in 0..rounds {
@@ -146,6 +200,7 @@ impl Consumer for KafkaConsumer {
             let more = match polled {
                 None => false,
                 Some(Ok(message)) if max > 0 => {
+                    heard = true;
                     gathered.add(&mut self.topics, &message);
                     true
                 }
@@ -156,30 +211,34 @@ impl Consumer for KafkaConsumer {
                     self.seek(&at, offset)?;
                     false
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => true,
-                Some(Err(error)) => match self.error(&error) {
-                    // The client reconnects by itself; the caller hears when a call of its own fails.
-                    LogError::Unreachable { .. } | LogError::TimedOut(_) => false,
-                    other => return Err(other),
-                },
+                Some(Err(error)) => {
+                    match self.error(&error) {
+                        LogError::Unreachable { .. } | LogError::TimedOut(_) => {
+                            self.probe_at.get_or_insert_with(Instant::now);
+                        }
+                        other => self.untold = Some(other),
+                    }
+                    false
+                }
             };
             let fresh = self.changes();
             if !fresh.is_empty() {
                 changes.extend(fresh);
-                // What came before the change may belong to somebody else; what is still owned is
-                // read again.
-                let last = gathered.take_last_after_change(more);
-                for (partition, offset) in gathered.starts() {
-                    if self.owned.contains(&partition) {
-                        self.seek(&partition, offset)?;
-                    }
-                }
-                gathered = last;
+                gathered.keep_owned(&self.owned);
             }
             if !more {
                 break;
             }
             wait = Duration::ZERO;
+        }
+        if gathered.is_empty() && changes.is_empty() {
+            if let Some(error) = self.untold.take() {
+                return Err(error);
+            }
+            self.check_fatal()?;
+            self.probe(heard)?;
+        } else {
+            self.probe_at = None;
         }
         gathered.finish(into);
         Ok(changes)
@@ -190,6 +249,10 @@ impl Consumer for KafkaConsumer {
             Some(metadata) => Ok(GroupGeneration(Arc::new(metadata))),
             None => Err(LogError::Other("the consumer has no group".into())),
         }
+    }
+
+    fn is_joined(&self) -> bool {
+        !self.owned.is_empty() || self.consumer.context().joined.load(Ordering::SeqCst)
     }
 
     fn owned(&self) -> Vec<TopicPartition> {
@@ -268,6 +331,10 @@ impl Gathered {
         self.records.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
     pub fn add<M: Message>(&mut self, topics: &mut Vec<Arc<str>>, message: &M) {
         let name = message.topic();
         let topic = match topics.iter().find(|t| ***t == *name) {
@@ -302,29 +369,13 @@ impl Gathered {
         });
     }
 
-    /// The lowest offset of each partition.
-    fn starts(&self) -> Offsets {
-        let mut starts = Offsets::new();
-        for raw in &self.records {
-            let at = TopicPartition {
-                topic: raw.origin.topic.clone(),
-                partition: raw.origin.partition,
-            };
-            let lowest = starts.entry(at).or_insert(raw.origin.offset);
-            *lowest = (*lowest).min(raw.origin.offset);
-        }
-        starts
-    }
-
-    /// A rebalance happened while the last record was waited for: that record, if there is one,
-    /// came after it and stays.
-    fn take_last_after_change(&mut self, has_last: bool) -> Gathered {
-        let mut last = Gathered::default();
-        if has_last && let Some(raw) = self.records.pop() {
-            last.buffer.extend_from_slice(&self.buffer);
-            last.records.push(raw);
-        }
-        last
+    /// What was read before a rebalance of a partition that it took away is somebody else's now.
+    fn keep_owned(&mut self, owned: &[TopicPartition]) {
+        self.records.retain(|raw| {
+            owned
+                .iter()
+                .any(|p| p.partition == raw.origin.partition && p.topic == raw.origin.topic)
+        });
     }
 
     pub fn finish(self, into: &mut Vec<Record>) {

@@ -25,6 +25,8 @@ use std::time::Duration;
 
 /// Longest wait for an answer of the broker to one call.
 const CALL_TIME_MAX: Duration = Duration::from_secs(10);
+/// A member that has heard of no broker asks for one this often, and waits no longer for the answer.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How to reach a cluster.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -177,6 +179,9 @@ impl Log for KafkaLog {
     fn address(&self) -> &str {
         &self.settings.bootstrap
     }
+    fn id(&self) -> &str {
+        self.admin.cluster_id()
+    }
 }
 
 /// What a client's error means outside of transactions.
@@ -185,6 +190,7 @@ fn log_error(address: &str, topic: Option<&str>, error: &KafkaError) -> LogError
     let cause = error.to_string();
     let address = address.to_owned();
     match error.rdkafka_error_code() {
+        Some(E::FencedInstanceId | E::UnreleasedInstanceId) => LogError::Replaced(cause),
         Some(
             E::Authentication
             | E::SaslAuthenticationFailed
@@ -201,6 +207,7 @@ fn log_error(address: &str, topic: Option<&str>, error: &KafkaError) -> LogError
             }
         }
         Some(E::OperationTimedOut | E::RequestTimedOut) => LogError::TimedOut(cause),
+        _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => LogError::Fatal(cause),
         _ => LogError::Other(cause),
     }
 }

@@ -11,6 +11,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
 };
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ const INIT_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Remembers the first delivery that failed.
 #[derive(Default)]
-struct Deliveries(Arc<Mutex<Option<String>>>);
+struct Deliveries(Arc<Mutex<Option<LogError>>>);
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -39,24 +40,38 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, message)) = result {
             use rdkafka::message::Message;
-            let words = format!(
-                "a record for {} was not delivered: {error}",
-                message.topic()
-            );
+            let topic = message.topic().to_owned();
+            let failure = match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::MessageSizeTooLarge) => LogError::Oversize {
+                    topic,
+                    bytes: message.payload_len() + message.key_len(),
+                    limit: None,
+                },
+                _ => LogError::Abort(format!("a record for {topic} was not delivered: {error}")),
+            };
             self.0
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .get_or_insert(words);
+                .get_or_insert(failure);
         }
     }
 }
 
 pub(super) struct KafkaProducer {
     producer: BaseProducer<Deliveries>,
-    failed: Arc<Mutex<Option<String>>>,
+    failed: Arc<Mutex<Option<LogError>>>,
     address: String,
     transactional: bool,
     sent: u32,
+    /// Why the producer can no longer be used. The broker may still act on a call that was not
+    /// answered, even in a later transaction; so there is none.
+    spent: Cell<Option<Spent>>,
+}
+
+#[derive(Clone, Copy)]
+enum Spent {
+    Fenced,
+    Unknown,
 }
 
 impl KafkaProducer {
@@ -94,6 +109,7 @@ impl KafkaProducer {
             address: settings.bootstrap.clone(),
             transactional,
             sent: 0,
+            spent: Cell::new(None),
         };
         if transactional {
             made.producer
@@ -107,6 +123,27 @@ impl KafkaProducer {
     /// be aborted leaves the producer usable: after anything else the broker may still act on the
     /// call, perhaps in the producer's next transaction.
     fn transaction_error(&self, error: &KafkaError) -> LogError {
+        let error = self.meaning(error);
+        match error {
+            LogError::Fenced(_) => self.spent.set(Some(Spent::Fenced)),
+            LogError::Fatal(_) | LogError::Unauthorised { .. } => {
+                self.spent.set(Some(Spent::Unknown))
+            }
+            _ => {}
+        }
+        error
+    }
+
+    /// Refuses any further use of a producer that is spent.
+    fn check(&self) -> Result<(), LogError> {
+        match self.spent.get() {
+            None => Ok(()),
+            Some(Spent::Fenced) => Err(LogError::Fenced("as an earlier call told".into())),
+            Some(Spent::Unknown) => Err(LogError::Fatal("an earlier call did not end".into())),
+        }
+    }
+
+    fn meaning(&self, error: &KafkaError) -> LogError {
         use RDKafkaErrorCode as E;
         let words = error.to_string();
         match error.rdkafka_error_code() {
@@ -149,18 +186,16 @@ impl KafkaProducer {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        failed.map(|words| {
-            if self.transactional {
-                LogError::Abort(words)
-            } else {
-                LogError::Other(words)
-            }
+        failed.map(|failure| match failure {
+            LogError::Abort(words) if !self.transactional => LogError::Other(words),
+            failure => failure,
         })
     }
 }
 
 impl Producer for KafkaProducer {
     fn begin(&mut self) -> Result<(), LogError> {
+        self.check()?;
         self.failed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -171,6 +206,7 @@ impl Producer for KafkaProducer {
     }
 
     fn send(&mut self, record: Outgoing<'_>) -> Result<(), LogError> {
+        self.check()?;
         self.sent = self.sent.wrapping_add(1);
         if self.sent.is_multiple_of(REPORTS_EVERY) {
             self.producer.poll(Duration::ZERO);
@@ -202,7 +238,7 @@ impl Producer for KafkaProducer {
                 Err(LogError::Oversize {
                     topic: record.topic.to_owned(),
                     bytes: record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len),
-                    limit: RECORD_BYTES_MAX,
+                    limit: Some(RECORD_BYTES_MAX),
                 })
             }
             Err((error, _)) if self.transactional => {
@@ -224,6 +260,7 @@ impl Producer for KafkaProducer {
         offsets: &Offsets,
         generation: &GroupGeneration,
     ) -> Result<(), LogError> {
+        self.check()?;
         let Some(metadata) = generation.0.downcast_ref::<ConsumerGroupMetadata>() else {
             return Err(LogError::Other("the generation is of another log".into()));
         };
@@ -236,18 +273,23 @@ impl Producer for KafkaProducer {
     }
 
     fn commit(&mut self) -> Result<(), LogError> {
+        self.check()?;
         let committed = self
             .producer
             .commit_transaction(CALL_TIME_MAX)
             .map_err(|e| self.transaction_error(&e));
         match (committed, self.delivery_failure()) {
             (Ok(()), None) => Ok(()),
-            (Ok(()), Some(failure)) => Err(LogError::Fatal(failure.to_string())),
+            (Ok(()), Some(failure)) => {
+                self.spent.set(Some(Spent::Unknown));
+                Err(LogError::Fatal(failure.to_string()))
+            }
             (Err(error), _) => Err(error),
         }
     }
 
     fn abort(&mut self) -> Result<(), LogError> {
+        self.check()?;
         // Nobody else takes in delivery reports, and the client waits for those of what it drops.
         self.producer
             .purge(PurgeConfig::default().queue().inflight());
@@ -261,6 +303,7 @@ impl Producer for KafkaProducer {
     }
 
     fn flush(&mut self) -> Result<(), LogError> {
+        self.check()?;
         if !self.drained() {
             let words = "records were not acknowledged in time".to_owned();
             // Nothing has been asked of the transaction yet: it can be aborted.

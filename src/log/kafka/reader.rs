@@ -49,6 +49,8 @@ struct Topic {
 pub(super) struct KafkaReader {
     address: String,
     topics: Vec<Topic>,
+    /// Met after records of the same poll, which were handed out first.
+    untold: Option<LogError>,
 }
 
 impl KafkaReader {
@@ -97,6 +99,7 @@ impl KafkaReader {
         let mut reader = KafkaReader {
             address: settings.bootstrap.clone(),
             topics,
+            untold: None,
         };
         for topic in &mut reader.topics {
             topic
@@ -138,6 +141,10 @@ impl Topic {
 
 impl Reader for KafkaReader {
     fn poll(&mut self, max: usize, wait: Duration, into: &mut Vec<Record>) -> Result<(), LogError> {
+        if let Some(error) = self.untold.take() {
+            return Err(error);
+        }
+        let before = into.len();
         let share = wait / self.topics.len().max(1) as u32;
         for topic in &mut self.topics {
             let name = topic.name.clone();
@@ -179,14 +186,20 @@ impl Reader for KafkaReader {
                     }
                     Some(Err(e)) => match error(&e) {
                         LogError::Unreachable { .. } | LogError::TimedOut(_) => break,
-                        other => return Err(other),
+                        other => {
+                            self.untold = Some(other);
+                            break;
+                        }
                     },
                 }
                 wait = Duration::ZERO;
             }
             gathered.finish(into);
         }
-        Ok(())
+        match self.untold.take_if(|_| into.len() == before) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
     fn caught_up(&self) -> bool {
