@@ -108,7 +108,7 @@ nodes() {
 
 bootstrap() {
   local node
-  for node in $(nodes); do sed -n 's|^advertised.listeners=PLAINTEXT://||p' "$data/node$node.properties"; done | paste -sd, -
+  for node in $(nodes); do sed -n 's|^advertised.listeners=PLAINTEXT://||p' "$data/node$node.properties" | head -n 1; done | paste -sd, -
 }
 
 configure() { # NODE NODES
@@ -141,6 +141,7 @@ group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 group.consumer.min.session.timeout.ms=1000
 group.consumer.min.heartbeat.interval.ms=100
+group.consumer.heartbeat.interval.ms=500
 broker.session.timeout.ms=6000
 broker.heartbeat.interval.ms=1000
 log.cleaner.enable=true

@@ -2,27 +2,44 @@
 
 #[path = "../support/kafka.rs"]
 mod kafka;
+mod secure;
 mod suite;
 
 use crossdock::log::Log;
-use crossdock::log::embedded::{EmbeddedLog, Options};
+use crossdock::log::embedded::{EmbeddedLog, Injected, Options};
 use crossdock::log::kafka::{KafkaLog, KafkaSettings};
 use std::sync::Arc;
 
 #[test]
 fn the_embedded_log_conforms() {
-    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::new(Options::system()));
+    let embedded = EmbeddedLog::new(Options::system());
+    let log: Arc<dyn Log> = Arc::new(embedded.clone());
     suite::run(&log, "embedded");
+    let answer_lost = || embedded.inject(Injected::CommitAnswerLost);
+    let happened = suite::an_unanswered_commit(&log, "answer", &answer_lost, &|| {});
+    assert!(happened, "only the answer was lost");
+    let lost = || embedded.inject(Injected::CommitLost);
+    let happened = suite::an_unanswered_commit(&log, "call", &lost, &|| {});
+    assert!(!happened, "the call itself was lost");
 }
 
 #[test]
 fn kafka_conforms() {
-    let Some(kafka) = kafka::Kafka::find(1) else {
+    // Retention is looked at more often than anybody else would want.
+    let often = "log.retention.check.interval.ms=1000 log.initial.task.delay.ms=1000";
+    let Some(kafka) = kafka::Kafka::with_properties(often) else {
         return;
     };
     let log: Arc<dyn Log> =
         Arc::new(KafkaLog::connect(KafkaSettings::plain(&kafka.bootstrap)).expect("connected"));
     suite::run(&log, "kafka");
+    suite::server_assigned_groups(&log);
+    if kafka.is_own() {
+        let stop = || kafka.control(&["stop", "1"]);
+        let go_on = || kafka.control(&["cont", "1"]);
+        let happened = suite::an_unanswered_commit(&log, "kafka", &stop, &go_on);
+        println!("kafka: the unanswered commit took effect: {happened}");
+    }
 }
 
 #[test]

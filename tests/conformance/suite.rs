@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const WAIT: Duration = Duration::from_millis(100);
+/// Records that go through loops that come and go.
+const RECORDS: usize = 3_000;
 
 struct Case<'a> {
     log: &'a Arc<dyn Log>,
@@ -22,7 +24,7 @@ struct Case<'a> {
 pub fn run(log: &Arc<dyn Log>, which: &str) {
     static RUN: AtomicU32 = AtomicU32::new(0);
     type Run = fn(&Case<'_>);
-    let cases: [(&str, Run); 14] = [
+    let cases: &[(&str, Run)] = &[
         ("order", order_holds_for_each_key),
         ("isolation", nothing_open_or_aborted_is_visible),
         ("atomic", offsets_and_outputs_commit_together_or_not_at_all),
@@ -33,12 +35,24 @@ pub fn run(log: &Arc<dyn Log>, which: &str) {
             an_abandoned_transaction_ends_when_its_id_returns,
         ),
         ("rebalance", each_record_counts_once_through_rebalances),
+        (
+            "cooperative",
+            each_record_counts_once_in_a_cooperative_group,
+        ),
         ("naive", a_loop_that_ignores_rebalances_is_found_out),
+        ("redo", a_loop_that_forgets_what_it_committed_is_found_out),
         ("seek", seek_and_pause_do_what_they_say),
         ("contents", keys_headers_tombstones_and_times_survive),
         ("oversize", a_record_that_is_too_large_is_refused),
         ("caught-up", a_reader_catches_up_over_markers_and_aborts),
         ("static", a_static_member_returns_to_its_partitions),
+        ("replaced", a_static_member_that_is_replaced_is_told),
+        (
+            "spare",
+            a_member_without_partitions_knows_that_it_has_joined,
+        ),
+        ("compaction", compaction_keeps_the_last_value_of_each_key),
+        ("retention", a_topic_with_a_limit_drops_its_oldest_records),
         ("admin", topics_are_made_changed_and_told),
     ];
     for (name, case) in cases {
@@ -50,6 +64,78 @@ pub fn run(log: &Arc<dyn Log>, which: &str) {
         });
         println!("{which}: {name} ok in {:?}", started.elapsed());
     }
+}
+
+/// What only a cluster with the protocol of KIP-848 can show.
+pub fn server_assigned_groups(log: &Arc<dyn Log>) {
+    let started = Instant::now();
+    let case = Case {
+        log,
+        name: format!("server-{}", std::process::id()),
+    };
+    let outputs = through_rebalances(&case, GroupProtocol::Server);
+    assert_eq!(outputs, (0..RECORDS).collect::<Vec<_>>());
+    println!("kafka: KIP-848 group ok in {:?}", started.elapsed());
+}
+
+/// A commit that gets no answer, because `disturb` was called before it; `mend` ends the disturbance.
+///
+/// Whether it took effect only the log knows, once a new producer with the same id has settled it.
+/// The old producer must refuse everything: a call that the broker still acts on could touch its
+/// next transaction.
+pub fn an_unanswered_commit(
+    log: &Arc<dyn Log>,
+    name: &str,
+    disturb: &dyn Fn(),
+    mend: &dyn Fn(),
+) -> bool {
+    let case = Case {
+        log,
+        name: format!("unanswered-{name}-{}", std::process::id()),
+    };
+    let (input, output) = (case.topic("in", 1), case.topic("out", 1));
+    case.fill(&input, 10);
+    let at = TopicPartition::new(input.as_str(), 0);
+    let mut consumer = case.consumer(&[&input], None, GroupProtocol::Range);
+    let records = take(consumer.as_mut(), 10);
+    let generation = consumer.generation().expect("a generation");
+    let write = |producer: &mut dyn Producer| -> Result<(), LogError> {
+        producer.begin()?;
+        records
+            .iter()
+            .for_each(|r| send(producer, &output, "k", &text(r.value.as_deref())));
+        producer.flush()?;
+        producer.send_offsets(&ends(&records), &generation)
+    };
+    let mut producer = case.transactional("p");
+    write(producer.as_mut()).expect("written");
+    disturb();
+    let unanswered = producer.commit();
+    assert!(
+        matches!(unanswered, Err(LogError::Fatal(_))),
+        "{unanswered:?}"
+    );
+    let retried = [producer.commit(), producer.abort(), producer.begin()];
+    assert!(
+        retried
+            .iter()
+            .all(|r| matches!(r, Err(LogError::Fatal(_) | LogError::Fenced(_)))),
+        "the producer lets a commit be tried again: {retried:?}"
+    );
+    mend();
+    drop(producer);
+    let mut producer = case.transactional("p");
+    let committed = consumer
+        .committed(std::slice::from_ref(&at))
+        .expect("committed");
+    let happened = committed.get(&at) == Some(&10);
+    if !happened {
+        assert_eq!(committed.get(&at), None, "all of it or nothing");
+        write(producer.as_mut()).expect("written");
+        producer.commit().expect("committed");
+    }
+    assert_eq!(case.values(&output).len(), 10, "each record once");
+    happened
 }
 
 impl Case<'_> {
@@ -146,6 +232,12 @@ impl Case<'_> {
     }
 }
 
+/// What is older than a topic keeps is dropped.
+fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.expect("after 1970").as_millis() as i64
+}
+
 fn send(producer: &mut dyn Producer, topic: &str, key: &str, value: &str) {
     let headers = Headers::default();
     let record = Outgoing {
@@ -154,7 +246,7 @@ fn send(producer: &mut dyn Producer, topic: &str, key: &str, value: &str) {
         key: Some(key.as_bytes()),
         value: Some(value.as_bytes()),
         headers: &headers,
-        timestamp_ms: 1,
+        timestamp_ms: now_ms(),
     };
     producer.send(record).expect("sent");
 }
@@ -369,8 +461,8 @@ struct Loop<'a> {
 }
 
 impl<'a> Loop<'a> {
-    fn new(case: &'a Case<'a>, input: &str, id: usize) -> Self {
-        let consumer = case.consumer(&[input], None, GroupProtocol::Range);
+    fn new(case: &'a Case<'a>, input: &str, id: usize, protocol: GroupProtocol) -> Self {
+        let consumer = case.consumer(&[input], None, protocol);
         Loop {
             case,
             consumer,
@@ -446,8 +538,7 @@ impl<'a> Loop<'a> {
 
 /// Runs loops that come and go in the middle of batches until all input is committed; gives the
 /// outputs.
-fn through_rebalances(case: &Case<'_>) -> Vec<usize> {
-    const RECORDS: usize = 3_000;
+fn through_rebalances(case: &Case<'_>, protocol: GroupProtocol) -> Vec<usize> {
     let (input, output) = (case.topic("in", 6), case.topic("out", 1));
     case.fill(&input, RECORDS);
     let partitions: Vec<_> = (0..6)
@@ -457,12 +548,12 @@ fn through_rebalances(case: &Case<'_>) -> Vec<usize> {
         .iter()
         .map(|p| case.log.admin().watermarks(p).expect("watermarks").1)
         .sum();
-    let mut loops = vec![Loop::new(case, &input, 0)];
+    let mut loops = vec![Loop::new(case, &input, 0, protocol)];
     let deadline = Instant::now() + Duration::from_secs(90);
     for round in 1usize.. {
         if round.is_multiple_of(25) && round < 250 {
             if loops.len() < 3 {
-                loops.push(Loop::new(case, &input, round));
+                loops.push(Loop::new(case, &input, round, protocol));
             } else {
                 loops.remove(0);
             }
@@ -496,8 +587,13 @@ fn through_rebalances(case: &Case<'_>) -> Vec<usize> {
 }
 
 fn each_record_counts_once_through_rebalances(case: &Case<'_>) {
-    let outputs = through_rebalances(case);
-    assert_eq!(outputs, (0..3_000).collect::<Vec<_>>());
+    let outputs = through_rebalances(case, GroupProtocol::Range);
+    assert_eq!(outputs, (0..RECORDS).collect::<Vec<_>>());
+}
+
+fn each_record_counts_once_in_a_cooperative_group(case: &Case<'_>) {
+    let outputs = through_rebalances(case, GroupProtocol::CooperativeSticky);
+    assert_eq!(outputs, (0..RECORDS).collect::<Vec<_>>());
 }
 
 /// What a loop does that asks for the generation when it commits: its batch, read before a
@@ -545,6 +641,33 @@ fn a_loop_that_ignores_rebalances_is_found_out(case: &Case<'_>) {
     );
 }
 
+/// What a loop does that, after a commit whose answer it did not see, does the work again without
+/// asking the log.
+fn a_loop_that_forgets_what_it_committed_is_found_out(case: &Case<'_>) {
+    let (input, output) = (case.topic("in", 1), case.topic("out", 1));
+    case.fill(&input, 10);
+    let mut consumer = case.consumer(&[&input], None, GroupProtocol::Range);
+    let records = take(consumer.as_mut(), 10);
+    let generation = consumer.generation().expect("a generation");
+    for _ in 0..2 {
+        let mut producer = case.transactional("naive");
+        producer.begin().expect("begun");
+        records
+            .iter()
+            .for_each(|r| send(producer.as_mut(), &output, "k", &text(r.value.as_deref())));
+        producer.flush().expect("flushed");
+        producer
+            .send_offsets(&ends(&records), &generation)
+            .expect("the log takes the same offsets twice");
+        producer.commit().expect("committed");
+    }
+    assert_eq!(
+        case.values(&output).len(),
+        20,
+        "the suite would not notice a loop that does its work again"
+    );
+}
+
 fn seek_and_pause_do_what_they_say(case: &Case<'_>) {
     let topic = case.topic("in", 1);
     case.fill(&topic, 20);
@@ -570,6 +693,7 @@ fn seek_and_pause_do_what_they_say(case: &Case<'_>) {
 
 fn keys_headers_tombstones_and_times_survive(case: &Case<'_>) {
     let topic = case.topic("in", 1);
+    let at = now_ms() - 1_234;
     let mut producer = case.plain();
     let pairs: [(&str, Option<&[u8]>); 3] = [("a", Some(b"1")), ("b", None), ("a", Some(b""))];
     let headers: Headers = pairs.into_iter().collect();
@@ -586,7 +710,7 @@ fn keys_headers_tombstones_and_times_survive(case: &Case<'_>) {
                 key,
                 value,
                 headers,
-                timestamp_ms: 1_234_567,
+                timestamp_ms: at,
             })
             .expect("sent");
     }
@@ -594,7 +718,7 @@ fn keys_headers_tombstones_and_times_survive(case: &Case<'_>) {
     let records = case.read(&topic);
     assert_eq!(records[0].value, None, "a tombstone");
     assert_eq!(records[0].headers.iter().collect::<Vec<_>>(), pairs);
-    assert_eq!(records[0].timestamp_ms, 1_234_567);
+    assert_eq!(records[0].timestamp_ms, at);
     assert_eq!(records[1].key, None);
     assert_eq!(
         records[2].value.as_deref(),
@@ -627,7 +751,7 @@ fn a_record_that_is_too_large_is_refused(case: &Case<'_>) {
         key: Some(b"k"),
         value: Some(&noise),
         headers: &headers,
-        timestamp_ms: 1,
+        timestamp_ms: now_ms(),
     };
     let refused = producer
         .send(record)
@@ -690,6 +814,191 @@ fn a_static_member_returns_to_its_partitions(case: &Case<'_>) {
     let mut two = case.consumer(&[&topic], Some("two"), GroupProtocol::Range);
     own(&mut [&mut one, &mut two], &[2, 2]);
     assert_eq!(two.owned(), before);
+}
+
+fn a_static_member_that_is_replaced_is_told(case: &Case<'_>) {
+    let topic = case.topic("in", 2);
+    let mut former = case.consumer(&[&topic], Some("same"), GroupProtocol::Range);
+    own(&mut [&mut former], &[2]);
+    let mut present = case.consumer(&[&topic], Some("same"), GroupProtocol::Range);
+    let deadline = Instant::now() + PATIENCE;
+    let told = loop {
+        assert!(
+            Instant::now() < deadline,
+            "the former member was never told"
+        );
+        present.poll(0, WAIT, &mut Vec::new()).expect("polled");
+        if let Err(error) = former.poll(0, WAIT, &mut Vec::new()) {
+            break error;
+        }
+    };
+    assert!(matches!(told, LogError::Replaced(_)), "{told:?}");
+    let again = former.poll(0, WAIT, &mut Vec::new());
+    assert!(matches!(again, Err(LogError::Replaced(_))), "{again:?}");
+    own(&mut [&mut present], &[2]);
+}
+
+fn a_member_without_partitions_knows_that_it_has_joined(case: &Case<'_>) {
+    let topic = case.topic("in", 1);
+    let mut one = case.consumer(&[&topic], None, GroupProtocol::Range);
+    assert!(!one.is_joined(), "before the first poll");
+    own(&mut [&mut one], &[1]);
+    let mut two = case.consumer(&[&topic], None, GroupProtocol::Range);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        for consumer in [&mut one, &mut two] {
+            consumer
+                .poll(0, Duration::from_millis(20), &mut Vec::new())
+                .expect("polled");
+        }
+        if one.is_joined() && two.is_joined() && one.owned().len() + two.owned().len() == 1 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the group never formed");
+    }
+}
+
+/// Every key's last value stays, tombstones among them, and what they replaced goes.
+fn compaction_keeps_the_last_value_of_each_key(case: &Case<'_>) {
+    let name = format!("{}-compacted", case.name);
+    let settings = [
+        ("cleanup.policy", "compact"),
+        ("min.cleanable.dirty.ratio", "0.01"),
+        ("segment.ms", "200"),
+        ("segment.bytes", "1048576"),
+        ("delete.retention.ms", "86400000"),
+    ];
+    case.log
+        .admin()
+        .create(&TopicSpec {
+            name: name.clone(),
+            partitions: 1,
+            replication: 1,
+            settings: settings.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        })
+        .expect("created");
+    const KEYS: usize = 50;
+    let mut producer = case.transactional("p");
+    let mut expected: BTreeMap<String, Option<String>> = BTreeMap::new();
+    let headers = Headers::default();
+    for (round, commit) in [(0, true), (1, true), (2, false), (3, true)] {
+        producer.begin().expect("begun");
+        for key in 0..KEYS {
+            let name_of_key = format!("key-{key}");
+            // A fifth of the keys end as tombstones.
+            let value = (round < 3 || key % 5 > 0).then(|| format!("{key} in round {round}"));
+            producer
+                .send(Outgoing {
+                    topic: &name,
+                    partition: Some(0),
+                    key: Some(name_of_key.as_bytes()),
+                    value: value.as_deref().map(str::as_bytes),
+                    headers: &headers,
+                    timestamp_ms: now_ms(),
+                })
+                .expect("sent");
+            if commit {
+                expected.insert(name_of_key, value);
+            }
+        }
+        if commit {
+            producer.commit()
+        } else {
+            producer.abort()
+        }
+        .expect("ended");
+    }
+    // A little traffic: what was written last is not compacted.
+    let mut filler = vec![0; 100_000];
+    rand::Rng::fill_bytes(&mut rand::rngs::StdRng::seed_from_u64(2), &mut filler);
+    let mut traffic = case.plain();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        traffic
+            .send(Outgoing {
+                topic: &name,
+                partition: Some(0),
+                key: Some(b"filler"),
+                value: Some(&filler),
+                headers: &headers,
+                timestamp_ms: now_ms(),
+            })
+            .expect("sent");
+        traffic.flush().expect("flushed");
+        let records = case.read(&name);
+        let of_keys = || {
+            records
+                .iter()
+                .filter(|r| r.key.as_deref() != Some(b"filler"))
+        };
+        let mut found: BTreeMap<String, Option<String>> = BTreeMap::new();
+        for record in of_keys() {
+            let value = record.value.as_deref().map(|v| text(Some(v)));
+            found.insert(text(record.key.as_deref()), value);
+        }
+        assert_eq!(found, expected, "the last value of each key, at any time");
+        if of_keys().count() == KEYS {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{} records are left",
+            of_keys().count()
+        );
+    }
+}
+
+fn a_topic_with_a_limit_drops_its_oldest_records(case: &Case<'_>) {
+    const LIMIT: usize = 2 << 20;
+    let name = format!("{}-limited", case.name);
+    let settings = [
+        ("retention.bytes", LIMIT.to_string()),
+        ("segment.bytes", "1048576".into()),
+    ];
+    case.log
+        .admin()
+        .create(&TopicSpec {
+            name: name.clone(),
+            partitions: 1,
+            replication: 1,
+            settings: settings.map(|(k, v)| (k.to_owned(), v)).into(),
+        })
+        .expect("created");
+    let mut noise = vec![0; 60_000];
+    rand::Rng::fill_bytes(&mut rand::rngs::StdRng::seed_from_u64(3), &mut noise);
+    let at = TopicPartition::new(name.as_str(), 0);
+    let mut producer = case.plain();
+    let headers = Headers::default();
+    for n in 0..200u64 {
+        let record = Outgoing {
+            topic: &name,
+            partition: Some(0),
+            key: Some(&n.to_be_bytes()),
+            value: Some(&noise),
+            headers: &headers,
+            timestamp_ms: now_ms(),
+        };
+        producer.send(record).expect("sent");
+        producer.flush().expect("flushed");
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let (first, end) = case.log.admin().watermarks(&at).expect("watermarks");
+        assert_eq!(end, 200, "no offset is used twice");
+        let kept = (end - first) as usize * noise.len();
+        // A log may drop whole segments only, and keeps the one being written.
+        if kept <= LIMIT + (2 << 20) {
+            let records = case.read(&name);
+            assert_eq!(records.first().map(|r| r.origin.offset), Some(first));
+            assert_eq!(records.last().map(|r| r.origin.offset), Some(199));
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{kept} bytes are kept, {LIMIT} are allowed"
+        );
+        std::thread::sleep(WAIT);
+    }
 }
 
 fn topics_are_made_changed_and_told(case: &Case<'_>) {

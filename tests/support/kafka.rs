@@ -12,6 +12,10 @@ pub struct Kafka {
 impl Kafka {
     /// The cluster at `CROSSDOCK_TEST_BOOTSTRAP`, or one started by `landscape/kafka.sh`. `None`,
     /// with a line that says why, where neither is possible; never `None` in continuous integration.
+    #[allow(
+        dead_code,
+        reason = "some tests need a cluster with settings of its own"
+    )]
     pub fn find(brokers: u32) -> Option<Kafka> {
         if let Ok(bootstrap) = std::env::var("CROSSDOCK_TEST_BOOTSTRAP") {
             return Some(Kafka {
@@ -19,7 +23,11 @@ impl Kafka {
                 data: None,
             });
         }
-        match Self::start(brokers) {
+        Self::or_skip(Self::start(brokers, ""))
+    }
+
+    fn or_skip(started: Result<Kafka, String>) -> Option<Kafka> {
+        match started {
             Ok(kafka) => Some(kafka),
             Err(why) if std::env::var("CI").is_ok_and(|v| v == "true") => {
                 panic!("no real Kafka: {why}")
@@ -31,9 +39,16 @@ impl Kafka {
         }
     }
 
-    fn start(brokers: u32) -> Result<Kafka, String> {
+    /// One broker of the test's own with these further settings; otherwise as [`Kafka::find`].
+    #[allow(dead_code, reason = "most tests take a broker as it comes")]
+    pub fn with_properties(properties: &str) -> Option<Kafka> {
+        Self::or_skip(Self::start(1, properties))
+    }
+
+    fn start(brokers: u32, properties: &str) -> Result<Kafka, String> {
         let data = tempfile::tempdir().map_err(|e| e.to_string())?;
-        let output = script(data.path(), &["up", "--brokers", &brokers.to_string()])?;
+        let arguments = ["up", "--brokers", &brokers.to_string()];
+        let output = script(data.path(), &arguments, properties)?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
@@ -48,7 +63,7 @@ impl Kafka {
     #[allow(dead_code, reason = "not every test binary disturbs its brokers")]
     pub fn control(&self, arguments: &[&str]) {
         let data = self.data.as_ref().expect("a cluster of the test's own");
-        let output = script(data.path(), arguments).expect("the script runs");
+        let output = script(data.path(), arguments, "").expect("the script runs");
         assert!(
             output.status.success(),
             "{arguments:?}: {}",
@@ -66,16 +81,17 @@ impl Kafka {
 impl Drop for Kafka {
     fn drop(&mut self) {
         if let Some(data) = &self.data {
-            let _ = script(data.path(), &["down"]);
+            let _ = script(data.path(), &["down"], "");
         }
     }
 }
 
-fn script(data: &Path, arguments: &[&str]) -> Result<Output, String> {
+fn script(data: &Path, arguments: &[&str], properties: &str) -> Result<Output, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("landscape/kafka.sh");
     Command::new(script)
         .args(arguments)
         .env("KAFKA_DATA_DIR", data)
+        .env("KAFKA_PROPERTIES", properties)
         .stdin(Stdio::null())
         .output()
         .map_err(|e| format!("landscape/kafka.sh cannot be run: {e}"))
