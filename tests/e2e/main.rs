@@ -1,6 +1,13 @@
 //! The real binary on a real Kafka, disturbed; judged by a program that shares no code with it.
 
+mod connectors;
+mod facts;
 #[path = "../support/kafka.rs"]
 mod kafka;
 mod kill;
+mod outage;
+mod poison;
+#[path = "../support/registry.rs"]
+mod registry;
+mod takeover;
 mod worker;

@@ -1,8 +1,14 @@
 //! A `crossdock` process of the test's own.
 
 use std::fs::File;
-use std::path::Path;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// How often what must come about by itself is looked for.
+pub const POLL: Duration = Duration::from_millis(50);
 
 /// The binary under test.
 pub fn crossdock(bootstrap: &str) -> Command {
@@ -37,24 +43,100 @@ pub fn succeed(bootstrap: &str, arguments: &[&str]) -> String {
 /// A running instance; killed when dropped.
 pub struct Worker {
     child: Child,
+    log: PathBuf,
+    /// Length of the log file when the instance began.
+    began: u64,
 }
 
 impl Worker {
     pub fn start(bootstrap: &str, folder: &Path, instance: &str, arguments: &[&str]) -> Worker {
+        Worker::start_in(bootstrap, folder, "state", instance, arguments)
+    }
+
+    /// As [`Worker::start`], with a state folder of this name: another host's, as it were.
+    pub fn start_in(
+        bootstrap: &str,
+        folder: &Path,
+        state: &str,
+        instance: &str,
+        arguments: &[&str],
+    ) -> Worker {
+        let path = folder.join(format!("{state}-{instance}.log"));
         let log = File::options()
             .create(true)
             .append(true)
-            .open(folder.join(format!("{instance}.log")))
+            .open(&path)
             .expect("a log file");
+        let began = log.metadata().expect("a log file").len();
         let child = crossdock(bootstrap)
             .args(arguments)
             .args(["--instance", instance, "--state"])
-            .arg(folder.join("state"))
+            .arg(folder.join(state))
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .expect("the binary runs");
-        Worker { child }
+        Worker {
+            child,
+            log: path,
+            began,
+        }
+    }
+
+    /// What the instance has logged so far.
+    pub fn logged(&self) -> String {
+        let mut file = File::open(&self.log).expect("a log file");
+        file.seek(SeekFrom::Start(self.began)).expect("sought");
+        let mut text = String::new();
+        file.read_to_string(&mut text).expect("UTF-8");
+        text
+    }
+
+    /// Status and body of a GET to the instance. `None` while it cannot be reached.
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        let logged = self.logged();
+        let (_, rest) = logged.split_once("\"listen\":\"")?;
+        let (address, _) = rest.split_once('"')?;
+        let mut stream = TcpStream::connect(address).ok()?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let status = answer.split(' ').nth(1)?.parse().ok()?;
+        Some((status, answer))
+    }
+
+    /// Waits until a GET of `path` is answered with `status`; gives what it says.
+    pub fn wait_for(&mut self, path: &str, status: u16) -> String {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            match self.get(path) {
+                Some((found, words)) if found == status => return words,
+                other => {
+                    let ended = self.child.try_wait().expect("a child");
+                    assert!(ended.is_none(), "{ended:?}: {}", self.logged());
+                    assert!(Instant::now() < deadline, "{path}: {other:?}");
+                }
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Waits until the instance ends by itself; gives the exit code.
+    pub fn wait(&mut self, patience: Duration) -> Option<i32> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status.code();
+            }
+            assert!(
+                Instant::now() < deadline,
+                "it did not end: {}",
+                self.logged()
+            );
+            std::thread::sleep(POLL);
+        }
     }
 
     /// `kill -9`.

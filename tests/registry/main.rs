@@ -6,6 +6,8 @@ mod client;
 mod embedded;
 mod evolution;
 mod real;
+#[path = "../support/registry.rs"]
+mod real_registry;
 mod register;
 mod robust;
 mod support;

@@ -1,6 +1,7 @@
 //! The suites against a real registry; one test, so that one registry is started.
 
-use crate::support::{RealRegistry, client};
+use crate::real_registry::RealRegistry;
+use crate::support::client;
 use crate::{api, client as calls, register};
 
 #[test]
