@@ -20,10 +20,47 @@ pub fn event_id(source: &str, epoch: i32, record_id: &str, leg: &str, event_type
     Uuid::new_v5(&NAMESPACE, name.as_bytes())
 }
 
-/// The natural id of a business object: `uuid5(NAMESPACE, part|part|…)`, for example
-/// `tenant|channel|channelOrderId` for an order or `code|entityKey|causeKey` for an exception.
+/// The natural id of a business object: `uuid5(NAMESPACE, part|part|…)`. The functions below name
+/// the parts for each kind of object.
 pub fn natural_id(parts: &[&str]) -> Uuid {
     Uuid::new_v5(&NAMESPACE, parts.join("|").as_bytes())
+}
+
+/// The id of an order: `tenant|channel|channelOrderId`. Whoever reads the order from its channel,
+/// again or in another way, makes the same one.
+pub fn order_id(tenant: &str, channel: &str, channel_order_id: &str) -> Uuid {
+    natural_id(&[&compound_key(&[tenant, channel, channel_order_id])])
+}
+
+/// The id of a payment: the order, the provider, and the provider's name for the payment as a whole
+/// (not for one of its captures).
+pub fn payment_id(order_id: &str, psp: &str, psp_payment: &str) -> Uuid {
+    natural_id(&[&compound_key(&["payment", order_id, psp, psp_payment])])
+}
+
+/// The id of a return: the order, the system that opened the return, and its name for it.
+pub fn return_id(order_id: &str, source: &str, source_return_id: &str) -> Uuid {
+    natural_id(&[&compound_key(&[
+        "return",
+        order_id,
+        source,
+        source_return_id,
+    ])])
+}
+
+/// The id of a refund: the order, what kind of thing is the cause (`return`, `cancellation`,
+/// `appeasement`, `psp`), which one, and a number that counts refunds of one cause from 0.
+pub fn refund_id(order_id: &str, cause: &str, cause_id: &str, sequence: u32) -> Uuid {
+    let sequence = sequence.to_string();
+    natural_id(&[&compound_key(&[
+        "refund", order_id, cause, cause_id, &sequence,
+    ])])
+}
+
+/// The id of an exception: `code|entityKey|causeKey`, so that what recurs updates one case. The
+/// parts go in as they are: an entity's key is encoded already.
+pub fn exception_id(code: &str, entity_key: &str, cause_key: &str) -> Uuid {
+    natural_id(&[code, entity_key, cause_key])
 }
 
 /// A record key made of several parts, such as `sku|locationId`. `|` and `%` inside a part are
@@ -78,6 +115,16 @@ mod tests {
             assert_eq!(split_key(&compound_key(&parts)), parts);
         }
         assert_eq!(compound_key(&["SKU-1", "dc"]), "SKU-1|dc");
+    }
+
+    #[test]
+    fn parts_that_hold_a_separator_do_not_make_two_objects_one() {
+        assert_ne!(order_id("t", "a|b", "c"), order_id("t", "a", "b|c"));
+        assert_ne!(payment_id("o", "p", "1"), return_id("o", "p", "1"));
+        assert_ne!(
+            refund_id("o", "return", "r", 0),
+            refund_id("o", "return", "r", 1)
+        );
     }
 
     #[test]

@@ -1,13 +1,21 @@
 //! Retail types and rules, pure: no clock, no I/O, no randomness, nothing of Kafka or Avro.
 //!
-//! Start with [`stock`] for the merge rules of a position; the other modules are the words they use.
+//! Start with [`stock`] for the merge rules of a position and [`finance`] for the money of an order; the
+//! other modules are the words they use.
 
+pub mod finance;
+pub mod money;
 pub mod stock;
 
 mod decimal;
+mod encoding;
 mod identity;
 mod time;
 
 pub use decimal::{Decimal, DecimalError};
-pub use identity::{NAMESPACE, Position, compound_key, event_id, natural_id, split_key};
+pub use encoding::Corrupt;
+pub use identity::{
+    NAMESPACE, Position, compound_key, event_id, exception_id, natural_id, order_id, payment_id,
+    refund_id, return_id, split_key,
+};
 pub use time::{Date, Timestamp};

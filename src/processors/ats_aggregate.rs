@@ -9,8 +9,8 @@ use crate::contract::event::{
     AvailabilityChanged, Confidence, Event, EventMeta, Origin, Outcome, PositionKind, Text,
 };
 use crate::contract::topic;
-use crate::domain::stock::{Corrupt, Network, Offer, Publication};
-use crate::domain::{Decimal, Timestamp, compound_key, event_id, split_key};
+use crate::domain::stock::{Network, Offer, Publication};
+use crate::domain::{Corrupt, Decimal, Timestamp, compound_key, event_id, split_key};
 use crate::pipeline::{Code, Context, Fault, Inbound, Processor, ProcessorDescriptor, Stage};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;

@@ -1,10 +1,22 @@
 //! The processors: one pure file each, and the list by which they are named.
 
 mod ats_aggregate;
+mod checks;
+mod finance;
+mod ledger;
+mod refund_gate;
+mod return_refund_recon;
+mod settlement_match;
+mod settlement_recon;
 mod shelf;
 mod stock_ledger;
 
 pub use ats_aggregate::AtsAggregate;
+pub use ledger::Ledger;
+pub use refund_gate::RefundGate;
+pub use return_refund_recon::ReturnRefundRecon;
+pub use settlement_match::SettlementMatch;
+pub use settlement_recon::SettlementRecon;
 pub use stock_ledger::StockLedger;
 
 use crate::pipeline::{Processor, ProcessorDescriptor};
@@ -26,6 +38,26 @@ pub const ALL: &[Registered] = &[
     Registered {
         descriptor: &ats_aggregate::DESCRIPTOR,
         make: || Box::new(AtsAggregate::new()),
+    },
+    Registered {
+        descriptor: &refund_gate::DESCRIPTOR,
+        make: || Box::new(RefundGate::new()),
+    },
+    Registered {
+        descriptor: &return_refund_recon::DESCRIPTOR,
+        make: || Box::new(ReturnRefundRecon::new()),
+    },
+    Registered {
+        descriptor: &ledger::DESCRIPTOR,
+        make: || Box::new(Ledger::new()),
+    },
+    Registered {
+        descriptor: &settlement_match::DESCRIPTOR,
+        make: || Box::new(SettlementMatch::new()),
+    },
+    Registered {
+        descriptor: &settlement_recon::DESCRIPTOR,
+        make: || Box::new(SettlementRecon::new()),
     },
 ];
 

@@ -1,7 +1,11 @@
 //! Tests at the seams, without a broker: the runtime, the processors and the embedded log together.
 
 mod house;
+mod money;
+mod settlement;
 mod sink;
 mod source;
 mod stock;
+#[path = "../support/money.rs"]
+mod support;
 mod world;

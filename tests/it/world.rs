@@ -191,6 +191,9 @@ impl World {
                 match task.step(Duration::ZERO) {
                     Ok(Progress::Idle { until: None }) => {}
                     Ok(Progress::Unassigned) => {}
+                    // What waits for hours or days is at rest.
+                    Ok(Progress::Idle { until: Some(due) })
+                        if due > self.clock.now().plus(Duration::from_secs(1)) => {}
                     Ok(Progress::Idle { until: Some(_) }) => {
                         self.advance(Duration::from_millis(10));
                         busy = true;

@@ -17,7 +17,7 @@ mod availability;
 mod booking;
 mod claims;
 mod commands;
-mod encoding;
+use super::encoding;
 mod identities;
 mod ledger;
 mod movement;
@@ -29,7 +29,6 @@ mod shelf;
 
 pub use availability::{Level, Offered, Terms};
 pub use claims::{Action, AtRisk, Cause, Claim, ClaimStatus, Command, Decision, Mode, Verdict};
-pub use encoding::Corrupt;
 pub use ledger::{Journal, Ledger, Place, Resolved, Waited};
 pub use movement::{Effect, StockState};
 pub use network::{Network, Offer, PUBLISH_INTERVAL, Publication, Published};

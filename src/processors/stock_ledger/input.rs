@@ -1,20 +1,17 @@
 //! From events to facts and commands: checks of data quality, then translation.
 
 use crate::contract::event::{
-    EventMeta, Outcome, OversellPolicy, PositionKind, ReservationAction, ReservationCommand,
-    ReservationMode, SnapshotBasis, StockChanged, StockPolicy, StockReason, StockSnapshot,
-    StockState as WireState,
+    Outcome, OversellPolicy, PositionKind, ReservationAction, ReservationCommand, ReservationMode,
+    SnapshotBasis, StockChanged, StockPolicy, StockReason, StockSnapshot, StockState as WireState,
 };
 use crate::domain::stock::{
     Action, Allocation, Command, Effect, Mode, Movement, Oversell, Place, Policy, Snapshot,
     StockState, Verdict, gs1_check_digit_holds,
 };
-use crate::domain::{Decimal, Position, Timestamp};
-use crate::pipeline::{Code, Fault, Origin, Stage};
-use std::time::Duration;
+use crate::domain::{Decimal, Position};
+use crate::pipeline::{Fault, Origin};
+use crate::processors::checks::{CLOCK_SKEW_MAX, check_times, quality, unknown};
 
-/// Facts may be stamped this much later than they were recorded: clocks differ.
-const CLOCK_SKEW_MAX: Duration = Duration::from_secs(300);
 /// Largest quantity of one fact; keeps sums far from the end of numbers.
 const QUANTITY_MAX: i64 = 10_000_000_000 * 10_000;
 
@@ -242,38 +239,12 @@ pub(super) fn check_command(e: &ReservationCommand) -> Result<Action, Fault> {
             )));
         }
         if e.order_id.is_empty() {
-            return Err(quality("a hold needs an orderId".into()));
+            return Err(quality("a hold needs an orderId"));
         }
     }
     check_quantity("qty", e.qty)?;
     check_times(&e.meta)?;
     Ok(action)
-}
-
-fn quality(message: String) -> Fault {
-    Fault::reject(Stage::Validate, Code::DataQuality, message)
-}
-
-fn unknown(field: &str) -> Fault {
-    Fault::reject(
-        Stage::Validate,
-        Code::UnknownSymbol,
-        format!(
-            "{field} is UNKNOWN, and what happens depends on it; deploy a build that knows the symbol, then redrive"
-        ),
-    )
-}
-
-fn check_times(meta: &EventMeta) -> Result<(), Fault> {
-    if meta.recorded_at != Timestamp::default()
-        && meta.occurred_at > meta.recorded_at.plus(CLOCK_SKEW_MAX)
-    {
-        return Err(quality(format!(
-            "occurredAt {} is more than 5 min after recordedAt {}",
-            meta.occurred_at, meta.recorded_at
-        )));
-    }
-    Ok(())
 }
 
 fn check_quantity(name: &str, quantity: Decimal) -> Result<(), Fault> {

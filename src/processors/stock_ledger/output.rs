@@ -9,7 +9,7 @@ use crate::contract::event::{
 };
 use crate::contract::topic;
 use crate::domain::stock::{Action, Cause, ClaimStatus, Decision, Level, Mode, Offered};
-use crate::domain::{Decimal, Timestamp, compound_key, event_id, natural_id};
+use crate::domain::{Decimal, Timestamp, compound_key, event_id, exception_id};
 use crate::pipeline::{Context, Fault};
 use crate::processors::shelf::StateShelf;
 use uuid::Uuid;
@@ -279,7 +279,7 @@ impl Position<'_> {
     }
 
     fn emit_case(&self, case: Case, context: &mut Context<'_>) {
-        let id = natural_id(&[case.code, self.key, &case.cause_key]);
+        let id = exception_id(case.code, self.key, &case.cause_key);
         let status = match case.status {
             ExceptionStatus::Unknown => ExceptionStatus::Open,
             status => status,

@@ -1,18 +1,21 @@
-//! How positions, runs, claims and networks are kept in state: a version byte, then fields in
-//! order, numbers as varints. Private to Crossdock's state; not a contract.
+//! How rules keep what they know in state: a version byte, then fields in order, numbers as varints.
+//! Private to Crossdock's state; not a contract.
+//!
+//! A type whose fields are all [`Stored`] is stored by naming them: `stored!(Claim { id, quantity })`.
 
 use crate::domain::{Decimal, Position, Timestamp};
 use compact_str::CompactString as Text;
+use std::collections::BTreeMap;
 
 /// First byte of everything in state.
-pub(super) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 
 /// State bytes that this build did not write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("state bytes are damaged or of another version")]
 pub struct Corrupt;
 
-pub(super) type Read<T> = Result<T, Corrupt>;
+pub(crate) type Read<T> = Result<T, Corrupt>;
 
 const fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
@@ -23,7 +26,7 @@ const fn unzigzag(value: u64) -> i64 {
 }
 
 /// Appends fields to a buffer.
-pub(super) trait Write {
+pub(crate) trait Write {
     fn byte(&mut self, value: u8);
     fn fixed(&mut self, bytes: &[u8]);
 
@@ -82,36 +85,36 @@ impl Write for Vec<u8> {
 }
 
 /// Reads fields from the front of a slice.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
     /// Behind the version byte.
-    pub(super) fn new(bytes: &'a [u8]) -> Read<Self> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Read<Self> {
         match bytes.split_first() {
             Some((&VERSION, rest)) => Ok(Reader { rest }),
             _ => Err(Corrupt),
         }
     }
-    pub(super) fn end(&self) -> Read<()> {
+    pub(crate) fn end(&self) -> Read<()> {
         if self.rest.is_empty() {
             Ok(())
         } else {
             Err(Corrupt)
         }
     }
-    pub(super) fn byte(&mut self) -> Read<u8> {
+    pub(crate) fn byte(&mut self) -> Read<u8> {
         let (byte, rest) = self.rest.split_first().ok_or(Corrupt)?;
         self.rest = rest;
         Ok(*byte)
     }
-    pub(super) fn fixed(&mut self, length: usize) -> Read<&'a [u8]> {
+    pub(crate) fn fixed(&mut self, length: usize) -> Read<&'a [u8]> {
         let (front, rest) = self.rest.split_at_checked(length).ok_or(Corrupt)?;
         self.rest = rest;
         Ok(front)
     }
-    pub(super) fn unsigned(&mut self) -> Read<u64> {
+    pub(crate) fn unsigned(&mut self) -> Read<u64> {
         let mut value = 0u64;
         for (index, byte) in self.rest.iter().enumerate().take(10) {
             value |= u64::from(byte & 0x7f) << (7 * index);
@@ -122,10 +125,10 @@ impl<'a> Reader<'a> {
         }
         Err(Corrupt)
     }
-    pub(super) fn signed(&mut self) -> Read<i64> {
+    pub(crate) fn signed(&mut self) -> Read<i64> {
         Ok(unzigzag(self.unsigned()?))
     }
-    pub(super) fn quantity(&mut self) -> Read<Decimal> {
+    pub(crate) fn quantity(&mut self) -> Read<Decimal> {
         let value = self.unsigned()?;
         if value & 1 == 0 {
             return unzigzag(value >> 1)
@@ -136,31 +139,31 @@ impl<'a> Reader<'a> {
         let top = u64::from(self.byte()?);
         Ok(Decimal::from_units(unzigzag((value >> 1) | (top << 63))))
     }
-    pub(super) fn id(&mut self) -> Read<u128> {
+    pub(crate) fn id(&mut self) -> Read<u128> {
         let bytes = self.fixed(16)?;
         bytes
             .try_into()
             .map(u128::from_be_bytes)
             .map_err(|_| Corrupt)
     }
-    pub(super) fn text(&mut self) -> Read<Text> {
+    pub(crate) fn text(&mut self) -> Read<Text> {
         let length = self.count()?;
         Text::from_utf8(self.fixed(length)?).map_err(|_| Corrupt)
     }
-    pub(super) fn time(&mut self) -> Read<Timestamp> {
+    pub(crate) fn time(&mut self) -> Read<Timestamp> {
         Ok(Timestamp(self.signed()?))
     }
-    pub(super) fn position(&mut self) -> Read<Position> {
+    pub(crate) fn position(&mut self) -> Read<Position> {
         Ok(Position {
             epoch: i32::try_from(self.signed()?).map_err(|_| Corrupt)?,
             sequence: self.signed()?,
         })
     }
-    pub(super) fn number<T: TryFrom<u64>>(&mut self) -> Read<T> {
+    pub(crate) fn number<T: TryFrom<u64>>(&mut self) -> Read<T> {
         T::try_from(self.unsigned()?).map_err(|_| Corrupt)
     }
     /// A length, never more than what is left to read: a damaged one must not allocate.
-    pub(super) fn count(&mut self) -> Read<usize> {
+    pub(crate) fn count(&mut self) -> Read<usize> {
         self.number::<usize>().and_then(|count| {
             if count <= self.rest.len() {
                 Ok(count)
@@ -169,7 +172,7 @@ impl<'a> Reader<'a> {
             }
         })
     }
-    pub(super) fn optional<T>(
+    pub(crate) fn optional<T>(
         &mut self,
         read: impl FnOnce(&mut Self) -> Read<T>,
     ) -> Read<Option<T>> {
@@ -179,9 +182,147 @@ impl<'a> Reader<'a> {
             _ => Err(Corrupt),
         }
     }
-    pub(super) fn one_of<T: Copy>(&mut self, all: &[T]) -> Read<T> {
+    pub(crate) fn one_of<T: Copy>(&mut self, all: &[T]) -> Read<T> {
         let index = usize::from(self.byte()?);
         all.get(index).copied().ok_or(Corrupt)
+    }
+}
+
+/// What can be kept in state as part of something larger.
+pub(crate) trait Stored: Sized {
+    fn store(&self, out: &mut Vec<u8>);
+    fn read(reader: &mut Reader<'_>) -> Read<Self>;
+}
+
+/// `value` behind the version byte.
+pub(crate) fn to_state(value: &impl Stored, out: &mut Vec<u8>) {
+    out.clear();
+    out.push(VERSION);
+    value.store(out);
+}
+
+/// What [`to_state`] wrote, all of it.
+pub(crate) fn from_state<T: Stored>(bytes: &[u8]) -> Read<T> {
+    let mut reader = Reader::new(bytes)?;
+    let value = T::read(&mut reader)?;
+    reader.end()?;
+    Ok(value)
+}
+
+/// The first field of what [`to_state`] wrote.
+pub(crate) fn first_of<T: Stored>(bytes: &[u8]) -> Read<T> {
+    T::read(&mut Reader::new(bytes)?)
+}
+
+/// Stores a struct as its fields in the order named.
+macro_rules! stored {
+    ($name:ident { $($field:ident),+ $(,)? }) => {
+        impl crate::domain::encoding::Stored for $name {
+            fn store(&self, out: &mut Vec<u8>) {
+                $(crate::domain::encoding::Stored::store(&self.$field, out);)+
+            }
+            fn read(
+                reader: &mut crate::domain::encoding::Reader<'_>,
+            ) -> Result<Self, crate::domain::encoding::Corrupt> {
+                Ok($name { $($field: crate::domain::encoding::Stored::read(reader)?),+ })
+            }
+        }
+    };
+}
+
+/// Stores an enum without fields as the place of its variant in the list named, which therefore
+/// only grows at its end. Makes the list `ALL`.
+macro_rules! stored_enum {
+    ($name:ident [ $($variant:ident),+ $(,)? ]) => {
+        impl $name {
+            /// Every variant.
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+        }
+        impl crate::domain::encoding::Stored for $name {
+            fn store(&self, out: &mut Vec<u8>) {
+                out.push(Self::ALL.iter().position(|v| v == self).unwrap_or(0) as u8);
+            }
+            fn read(
+                reader: &mut crate::domain::encoding::Reader<'_>,
+            ) -> Result<Self, crate::domain::encoding::Corrupt> {
+                reader.one_of(Self::ALL)
+            }
+        }
+    };
+}
+
+pub(crate) use {stored, stored_enum};
+
+macro_rules! stored_as {
+    ($($kind:ty: $value:ident, $out:ident => $write:expr, $reader:ident => $read:expr;)+) => {$(
+        impl Stored for $kind {
+            fn store(&self, $out: &mut Vec<u8>) {
+                let $value = self;
+                $write;
+            }
+            fn read($reader: &mut Reader<'_>) -> Read<Self> {
+                $read
+            }
+        }
+    )+};
+}
+
+stored_as! {
+    bool: v, out => out.push(u8::from(*v)), r => r.one_of(&[false, true]);
+    i64: v, out => out.signed(*v), r => r.signed();
+    u32: v, out => out.unsigned(u64::from(*v)), r => r.number();
+    i32: v, out => out.signed(i64::from(*v)), r => i32::try_from(r.signed()?).map_err(|_| Corrupt);
+    u128: v, out => out.id(*v), r => r.id();
+    Decimal: v, out => out.quantity(*v), r => r.quantity();
+    Timestamp: v, out => out.time(*v), r => r.time();
+    Text: v, out => out.text(v), r => r.text();
+}
+
+impl<T: Stored> Stored for Option<T> {
+    fn store(&self, out: &mut Vec<u8>) {
+        self.is_some().store(out);
+        if let Some(value) = self {
+            value.store(out);
+        }
+    }
+    fn read(reader: &mut Reader<'_>) -> Read<Self> {
+        reader.optional(T::read)
+    }
+}
+
+impl<T: Stored> Stored for Vec<T> {
+    fn store(&self, out: &mut Vec<u8>) {
+        out.unsigned(self.len() as u64);
+        self.iter().for_each(|value| value.store(out));
+    }
+    fn read(reader: &mut Reader<'_>) -> Read<Self> {
+        (0..reader.count()?).map(|_| T::read(reader)).collect()
+    }
+}
+
+impl<K: Stored + Ord, V: Stored> Stored for BTreeMap<K, V> {
+    fn store(&self, out: &mut Vec<u8>) {
+        out.unsigned(self.len() as u64);
+        for (key, value) in self {
+            key.store(out);
+            value.store(out);
+        }
+    }
+    fn read(reader: &mut Reader<'_>) -> Read<Self> {
+        let count = reader.count()?;
+        (0..count)
+            .map(|_| Ok((K::read(reader)?, V::read(reader)?)))
+            .collect()
+    }
+}
+
+impl<A: Stored, B: Stored> Stored for (A, B) {
+    fn store(&self, out: &mut Vec<u8>) {
+        self.0.store(out);
+        self.1.store(out);
+    }
+    fn read(reader: &mut Reader<'_>) -> Read<Self> {
+        Ok((A::read(reader)?, B::read(reader)?))
     }
 }
 
