@@ -92,9 +92,6 @@ impl Window {
 
     /// Reads rows that are new, have changed or appeared late, and remembers them.
     pub async fn poll(&mut self, table: Table<'_>) -> Result<Found, Fault> {
-        let floor = self
-            .floor
-            .max(self.high - table.client.settings.overlap_us());
         let mut rows = table.client.search(self.newer(table)).await?;
         let full = rows.len() >= table.limit;
         if let Some(last) = rows.last() {
