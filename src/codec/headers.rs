@@ -5,13 +5,16 @@ use crate::pipeline::{Headers, HeadersBuilder};
 use std::fmt::Write as _;
 use uuid::Uuid;
 
+/// Packed headers are seldom larger.
+const USUAL_BYTES: usize = 448;
+
 /// The headers of an event written under `key`, continuing the trace of `parent` when there is one.
 pub fn cloud_events(event: &Event, key: &str, parent: Option<&str>) -> Headers {
     let meta = event.meta();
     let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
     let mut time = compact_str::CompactString::default();
     let _ = write!(time, "{}", meta.occurred_at);
-    let mut headers = HeadersBuilder::default();
+    let mut headers = HeadersBuilder::with_capacity(USUAL_BYTES);
     headers
         .push("ce_specversion", Some(b"1.0"))
         .push(

@@ -16,7 +16,7 @@ use crate::pipeline::{Code, Fault, Record, Stage};
 use hashbrown::HashMap;
 use resolve::Resolver;
 use rustc_hash::FxBuildHasher;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// First byte of every framed value.
 const MAGIC: u8 = 0;
@@ -60,9 +60,16 @@ pub fn subject(topic: &str) -> String {
 pub struct Codec {
     schemas: Arc<dyn SchemaSource>,
     catalogue: Catalogue,
-    plans: RwLock<HashMap<u32, Arc<Plan>, FxBuildHasher>>,
+    known: RwLock<Known>,
     ids: RwLock<HashMap<Box<str>, u32, FxBuildHasher>>,
-    contracts: RwLock<HashMap<Arc<str>, Option<Arc<str>>, FxBuildHasher>>,
+}
+
+/// What has been found out for decoding. One lock for both: it is taken once for each record.
+#[derive(Default)]
+struct Known {
+    plans: HashMap<u32, Plan, FxBuildHasher>,
+    /// Contracts by topic; `None` for a topic that is not in the catalogue.
+    contracts: HashMap<Arc<str>, Option<Box<str>>, FxBuildHasher>,
 }
 
 /// How to decode what was written with one schema id.
@@ -78,9 +85,8 @@ impl Codec {
         Codec {
             schemas,
             catalogue: catalogue.clone(),
-            plans: RwLock::default(),
+            known: RwLock::default(),
             ids: RwLock::default(),
-            contracts: RwLock::default(),
         }
     }
 
@@ -144,10 +150,14 @@ impl Codec {
             ));
         };
         let id = u32::from_be_bytes([frame[1], frame[2], frame[3], frame[4]]);
-        let plan = self.plan(id)?;
         let topic = &record.origin.topic;
-        match self.contract(topic) {
-            Some(expected) if *expected == *plan.contract => {}
+        let known = self.known(id, Some(topic))?;
+        let (Some(plan), Some(contract)) = (known.plans.get(&id), known.contracts.get(topic))
+        else {
+            return Err(Fault::halt(Stage::Decode, Code::Bug, "a memo was lost"));
+        };
+        match contract {
+            Some(expected) if **expected == *plan.contract => {}
             Some(expected) => {
                 let message = format!(
                     "schema {id} is {}, but {topic} carries {expected}",
@@ -200,9 +210,9 @@ impl Codec {
     /// Reads a sink's own receipt from its framed value; `None` when it is not one.
     pub fn decode_receipt(&self, value: &[u8]) -> Option<SinkReceipt> {
         let (frame, mut body) = value.split_at_checked(FRAME_BYTES)?;
-        let plan = self
-            .plan(u32::from_be_bytes([frame[1], frame[2], frame[3], frame[4]]))
-            .ok()?;
+        let id = u32::from_be_bytes([frame[1], frame[2], frame[3], frame[4]]);
+        let known = self.known(id, None).ok()?;
+        let plan = known.plans.get(&id)?;
         let resolved;
         if let Some(resolver) = &plan.resolver {
             resolved = resolver.resolve(&mut body).ok()?;
@@ -223,19 +233,36 @@ impl Codec {
         Ok(())
     }
 
-    fn contract(&self, topic: &Arc<str>) -> Option<Arc<str>> {
-        if let Some(known) = read(&self.contracts).get(topic) {
-            return known.clone();
+    /// What is known, with the plan of `id` and the contract of `topic` found.
+    fn known(
+        &self,
+        id: u32,
+        topic: Option<&Arc<str>>,
+    ) -> Result<RwLockReadGuard<'_, Known>, Fault> {
+        let known = read(&self.known);
+        let plan_known = known.plans.contains_key(&id);
+        if plan_known && topic.is_none_or(|t| known.contracts.contains_key(t)) {
+            return Ok(known);
         }
-        let contract: Option<Arc<str>> = self.catalogue.contract(topic).map(Arc::from);
-        write(&self.contracts).insert(topic.clone(), contract.clone());
-        contract
+        drop(known);
+        let plan = if plan_known {
+            None
+        } else {
+            Some(self.plan(id)?)
+        };
+        let mut known = write(&self.known);
+        if let Some(plan) = plan {
+            known.plans.insert(id, plan);
+        }
+        if let Some(topic) = topic {
+            let contract = self.catalogue.contract(topic).map(Box::from);
+            known.contracts.insert(topic.clone(), contract);
+        }
+        drop(known);
+        Ok(read(&self.known))
     }
 
-    fn plan(&self, id: u32) -> Result<Arc<Plan>, Fault> {
-        if let Some(plan) = read(&self.plans).get(&id) {
-            return Ok(plan.clone());
-        }
+    fn plan(&self, id: u32) -> Result<Plan, Fault> {
         let schema = self.schemas.schema(id).map_err(|error| match error {
             SchemaError::NotFound => Fault::reject(
                 Stage::Decode,
@@ -246,9 +273,7 @@ impl Codec {
         })?;
         let (contract, resolver) = resolve::plan(&schema)
             .map_err(|e| Fault::reject(Stage::Decode, e.code(), format!("schema {id}: {e}")))?;
-        let plan = Arc::new(Plan { contract, resolver });
-        write(&self.plans).insert(id, plan.clone());
-        Ok(plan)
+        Ok(Plan { contract, resolver })
     }
 
     fn id(&self, topic: &str) -> Result<u32, Fault> {
@@ -308,12 +333,10 @@ fn code_of(error: &DecodeError) -> Code {
 }
 
 // A panic while a lock is held leaves a memo that is whole: entries are inserted in one call.
-fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
-    lock.read()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
-    lock.write()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }

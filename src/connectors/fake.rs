@@ -213,6 +213,7 @@ async fn handle<A: FakeApi>(
         return Err(cut());
     }
     let request = read(request).await?;
+    let at = std::time::Instant::now();
     let (changes, fails) = {
         let api = lock(&shared.api);
         (api.changes(&request), api.fails(&request))
@@ -226,6 +227,7 @@ async fn handle<A: FakeApi>(
     let record = |applied| {
         if changes {
             lock(&shared.calls).push(FakeCall {
+                at,
                 operation: operation.clone(),
                 applied,
                 body: request.body.clone(),

@@ -71,6 +71,10 @@ pub fn compound_key(parts: &[&str]) -> compact_str::CompactString {
         if index > 0 {
             key.push('|');
         }
+        if !part.contains(['|', '%']) {
+            key.push_str(part);
+            continue;
+        }
         for c in part.chars() {
             match c {
                 '|' => key.push_str("%7C"),
@@ -85,7 +89,10 @@ pub fn compound_key(parts: &[&str]) -> compact_str::CompactString {
 /// The parts of a key made by [`compound_key`].
 pub fn split_key(key: &str) -> Vec<String> {
     key.split('|')
-        .map(|part| part.replace("%7C", "|").replace("%25", "%"))
+        .map(|part| match part.contains('%') {
+            true => part.replace("%7C", "|").replace("%25", "%"),
+            false => part.to_owned(),
+        })
         .collect()
 }
 

@@ -107,6 +107,8 @@ pub enum FakeFault {
 /// A call that a stand-in has seen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FakeCall {
+    /// When it came.
+    pub at: std::time::Instant,
     /// HTTP method and path.
     pub operation: String,
     /// Whether it had its effect.

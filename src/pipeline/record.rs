@@ -128,6 +128,10 @@ impl<'a> FromIterator<(&'a str, Option<&'a [u8]>)> for Headers {
 pub struct HeadersBuilder(BytesMut);
 
 impl HeadersBuilder {
+    /// With room for packed headers of this many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        HeadersBuilder(BytesMut::with_capacity(bytes))
+    }
     /// Adds a header. Names longer than 65,535 bytes are cut.
     pub fn push(&mut self, name: &str, value: Option<&[u8]>) -> &mut Self {
         pack_header(&mut self.0, name, value);

@@ -14,7 +14,9 @@ const ENTRIES_MAX: usize = 5_000;
 /// Dispositions of one reader in one transaction, by input partition.
 #[derive(Default)]
 pub(super) struct Accounts {
-    partitions: BTreeMap<TopicPartition, Account>,
+    partitions: Vec<(TopicPartition, Account)>,
+    /// Place of the partition booked last: the next record is most often of the same.
+    recent: usize,
 }
 
 #[derive(Default)]
@@ -54,7 +56,7 @@ impl Accounts {
     /// Outcomes booked so far, for metrics: to be counted once the transaction has committed.
     pub fn tally(&self) -> BTreeMap<&'static str, u64> {
         let mut tally = BTreeMap::new();
-        for account in self.partitions.values() {
+        for (_, account) in &self.partitions {
             if account.applied > 0 {
                 *tally.entry(Outcome::Applied.symbol()).or_default() += account.applied as u64;
             }
@@ -73,7 +75,9 @@ impl Accounts {
         producer: &mut dyn Producer,
         now: Timestamp,
     ) -> Result<(), Failed> {
-        for (partition, account) in std::mem::take(&mut self.partitions) {
+        let mut partitions = std::mem::take(&mut self.partitions);
+        partitions.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (partition, account) in partitions {
             let mut others = account.others;
             let mut whole = Some((account.count, account.applied));
             while whole.is_some() || !others.is_empty() {
@@ -114,11 +118,21 @@ impl Accounts {
     }
 
     fn account(&mut self, origin: &Origin) -> &mut Account {
-        let partition = TopicPartition {
-            topic: origin.topic.clone(),
-            partition: origin.partition,
+        let same = |(at, _): &(TopicPartition, Account)| {
+            at.partition == origin.partition && at.topic == origin.topic
         };
-        self.partitions.entry(partition).or_default()
+        if !self.partitions.get(self.recent).is_some_and(same) {
+            let found = self.partitions.iter().position(same);
+            self.recent = found.unwrap_or(self.partitions.len());
+            if found.is_none() {
+                let partition = TopicPartition {
+                    topic: origin.topic.clone(),
+                    partition: origin.partition,
+                };
+                self.partitions.push((partition, Account::default()));
+            }
+        }
+        &mut self.partitions[self.recent].1
     }
 }
 

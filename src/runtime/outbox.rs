@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Tries to hand a record to a producer whose queue is full, each after waiting for room.
-const SEND_TRIES: u32 = 300;
-const SEND_WAIT: Duration = Duration::from_millis(100);
+const SEND_TRIES: u32 = 30_000;
+const SEND_WAIT: Duration = Duration::from_millis(1);
 
 /// What a dead letter says besides the record, at most; and room for headers and the batch.
 const LETTER_OVERHEAD: usize = 64 << 10;

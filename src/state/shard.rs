@@ -1,19 +1,62 @@
 //! One partition's keys and values, with an undo log for the transaction under way.
 
 use crate::pipeline::State;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::hash_table::Entry as Slot;
+use hashbrown::{HashSet, HashTable};
 use rustc_hash::FxBuildHasher;
-
-type Bytes = Box<[u8]>;
+use std::hash::BuildHasher;
 
 /// The state of one partition. Writes take effect at once; [`Shard::rollback_to`] takes them back,
 /// [`Shard::commit`] keeps them.
 #[derive(Default)]
 pub struct Shard {
-    entries: HashMap<Bytes, Bytes, FxBuildHasher>,
+    entries: HashTable<Entry>,
     /// What each write of the transaction replaced, oldest first.
-    undo: Vec<(Bytes, Option<Bytes>)>,
+    undo: Vec<Before>,
     bytes: usize,
+}
+
+/// Key and value in one piece of memory: the key's length, the key, the value. State is mostly small
+/// entries, and a piece of memory costs as much as some of their values.
+struct Entry(Box<[u8]>);
+
+/// What was there before a write.
+enum Before {
+    Something(Entry),
+    /// Nothing, under this key.
+    Nothing(Box<[u8]>),
+}
+
+const LENGTH_BYTES: usize = size_of::<u32>();
+
+impl Entry {
+    fn new(key: &[u8], value: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(LENGTH_BYTES + key.len() + value.len());
+        bytes.extend_from_slice(&(key.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(key);
+        bytes.extend_from_slice(value);
+        Entry(bytes.into_boxed_slice())
+    }
+
+    fn split(&self) -> (&[u8], &[u8]) {
+        match self.0.split_first_chunk::<LENGTH_BYTES>() {
+            Some((length, rest)) => rest.split_at(u32::from_le_bytes(*length) as usize),
+            None => (&[], &[]),
+        }
+    }
+
+    fn key(&self) -> &[u8] {
+        self.split().0
+    }
+
+    /// Bytes of key and value.
+    fn size(&self) -> usize {
+        self.0.len() - LENGTH_BYTES
+    }
+}
+
+fn hash(key: &[u8]) -> u64 {
+    FxBuildHasher.hash_one(key)
 }
 
 impl Shard {
@@ -39,14 +82,14 @@ impl Shard {
 
     /// Makes room for `additional` keys, so that a restore does not grow the map step by step.
     pub fn reserve(&mut self, additional: usize) {
-        self.entries.reserve(additional);
+        self.entries.reserve(additional, |e| hash(e.key()));
     }
 
     /// Sets or (with `None`) removes an entry outside of any transaction: for restoring.
     pub fn load(&mut self, key: &[u8], value: Option<&[u8]>) {
         match value {
-            Some(value) => self.replace(key.into(), Some(value.into())),
-            None => self.replace(key.into(), None),
+            Some(value) => self.insert(Entry::new(key, value)),
+            None => self.remove(key),
         };
     }
 
@@ -58,9 +101,11 @@ impl Shard {
     /// Takes back every write since `savepoint`; zero takes back the whole transaction.
     pub fn rollback_to(&mut self, savepoint: usize) {
         while self.undo.len() > savepoint {
-            if let Some((key, before)) = self.undo.pop() {
-                self.replace(key, before);
-            }
+            match self.undo.pop() {
+                Some(Before::Something(entry)) => self.insert(entry),
+                Some(Before::Nothing(key)) => self.remove(&key),
+                None => return,
+            };
         }
     }
 
@@ -79,10 +124,14 @@ impl Shard {
     ) -> Result<(), E> {
         let mut seen: HashSet<&[u8], FxBuildHasher> =
             HashSet::with_capacity_and_hasher(self.undo.len(), FxBuildHasher);
-        for (key, before) in &self.undo {
+        for before in &self.undo {
+            let (key, was_there) = match before {
+                Before::Something(entry) => (entry.key(), true),
+                Before::Nothing(key) => (&**key, false),
+            };
             if seen.insert(key) {
-                let now = self.entries.get(key).map(|v| &**v);
-                if now.is_some() || before.is_some() {
+                let now = self.get(key);
+                if now.is_some() || was_there {
                     each(key, now)?;
                 }
             }
@@ -92,36 +141,52 @@ impl Shard {
 
     /// All entries, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.entries.iter().map(|(k, v)| (&**k, &**v))
+        self.entries.iter().map(Entry::split)
     }
 
-    fn replace(&mut self, key: Bytes, value: Option<Bytes>) -> Option<Bytes> {
-        let key_bytes = key.len();
-        let before = match value {
-            Some(value) => {
-                self.bytes += value.len() + key_bytes;
-                self.entries.insert(key, value)
+    /// Puts an entry in place of the one of its key, if there is one, and returns that.
+    fn insert(&mut self, entry: Entry) -> Option<Entry> {
+        self.bytes += entry.size();
+        let key = entry.key();
+        let slot = self
+            .entries
+            .entry(hash(key), |e| e.key() == key, |e| hash(e.key()));
+        match slot {
+            Slot::Occupied(mut slot) => {
+                let before = std::mem::replace(slot.get_mut(), entry);
+                self.bytes -= before.size();
+                Some(before)
             }
-            None => self.entries.remove(&key),
-        };
-        if let Some(before) = &before {
-            self.bytes -= before.len() + key_bytes;
+            Slot::Vacant(slot) => {
+                slot.insert(entry);
+                None
+            }
         }
-        before
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Option<Entry> {
+        let found = self.entries.find_entry(hash(key), |e| e.key() == key);
+        let (before, _) = found.ok()?.remove();
+        self.bytes -= before.size();
+        Some(before)
     }
 }
 
 impl State for Shard {
     fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        self.entries.get(key).map(|v| &**v)
+        let found = self.entries.find(hash(key), |e| e.key() == key);
+        found.map(|entry| entry.split().1)
     }
     fn put(&mut self, key: &[u8], value: &[u8]) {
-        let before = self.replace(key.into(), Some(value.into()));
-        self.undo.push((key.into(), before));
+        let before = self.insert(Entry::new(key, value));
+        self.undo.push(match before {
+            Some(entry) => Before::Something(entry),
+            None => Before::Nothing(key.into()),
+        });
     }
     fn delete(&mut self, key: &[u8]) {
-        if let Some(before) = self.replace(key.into(), None) {
-            self.undo.push((key.into(), Some(before)));
+        if let Some(before) = self.remove(key) {
+            self.undo.push(Before::Something(before));
         }
     }
     fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8])) {

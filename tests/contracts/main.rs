@@ -1,5 +1,6 @@
 //! Every contract, against apache-avro: the generated codec and the library must agree on each value.
 
+mod allocations;
 mod golden;
 mod values;
 

@@ -71,6 +71,13 @@ impl Kafka {
         );
     }
 
+    /// Process id of the first broker; `None` where the cluster is somebody else's.
+    #[allow(dead_code, reason = "only benches ask what the broker costs")]
+    pub fn broker(&self) -> Option<u32> {
+        let file = self.data.as_ref()?.path().join("node1.pid");
+        std::fs::read_to_string(file).ok()?.trim().parse().ok()
+    }
+
     /// Whether the cluster was started for this test and may be disturbed.
     #[allow(dead_code, reason = "not every test binary disturbs its brokers")]
     pub fn is_own(&self) -> bool {

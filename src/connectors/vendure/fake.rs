@@ -3,7 +3,7 @@
 use crate::connectors::fake::{FakeAnswer, FakeApi, FakeRequest, FakeServer};
 use crate::pipeline::{Fake, FakeCall, FakeFault, FakeOptions};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 const PASSWORD: &str = "stand-in";
@@ -13,16 +13,20 @@ struct Api {
     locations: Vec<String>,
     /// By variant id: SKU, stock on hand by location id, allocated.
     variants: BTreeMap<String, (String, BTreeMap<String, i64>, i64)>,
+    /// Variant ids by SKU.
+    ids: BTreeMap<String, Vec<String>>,
 }
 
 pub(super) struct VendureFake(FakeServer<Api>);
 
 pub(super) fn start(options: &FakeOptions) -> io::Result<Box<dyn Fake>> {
-    let variants = options
-        .skus
-        .iter()
-        .enumerate()
-        .map(|(i, sku)| ((i + 1).to_string(), (sku.clone(), BTreeMap::new(), 0)));
+    let mut ids: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut variants = BTreeMap::new();
+    for (i, sku) in options.skus.iter().enumerate() {
+        let id = (i + 1).to_string();
+        ids.entry(sku.clone()).or_default().push(id.clone());
+        variants.insert(id, (sku.clone(), BTreeMap::new(), 0));
+    }
     let locations = if options.locations.is_empty() {
         vec!["Warehouse".to_owned()]
     } else {
@@ -30,7 +34,8 @@ pub(super) fn start(options: &FakeOptions) -> io::Result<Box<dyn Fake>> {
     };
     let api = Api {
         locations,
-        variants: variants.collect(),
+        variants,
+        ids,
     };
     Ok(Box::new(VendureFake(FakeServer::start(api)?)))
 }
@@ -97,17 +102,10 @@ impl FakeApi for Api {
             return FakeAnswer::new(200, json!({"data": {"stockLocations": {"items": items}}}));
         }
         if query.contains("productVariants(") {
-            let wanted: Vec<&str> = variables["skus"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str)
-                .collect();
-            let found = self
-                .variants
-                .iter()
-                .filter(|(_, (sku, _, _))| wanted.contains(&sku.as_str()));
-            let items: Vec<Value> = found.map(|(id, variant)| show(id, variant)).collect();
+            let wanted = variables["skus"].as_array().into_iter().flatten();
+            let wanted: BTreeSet<&str> = wanted.filter_map(Value::as_str).collect();
+            let ids = wanted.iter().filter_map(|sku| self.ids.get(*sku)).flatten();
+            let items: Vec<Value> = ids.map(|id| show(id, &self.variants[id])).collect();
             return FakeAnswer::new(200, json!({"data": {"productVariants": {"items": items}}}));
         }
         if query.contains("updateProductVariants(") {
@@ -123,15 +121,15 @@ impl FakeApi for Api {
 impl Api {
     /// One transaction: all items or none.
     fn update(&mut self, input: &[Value]) -> FakeAnswer {
-        let mut changed = self.variants.clone();
+        let mut changes = Vec::new();
         for item in input {
             let id = item["id"].as_str().unwrap_or_default();
-            let Some(variant) = changed.get_mut(id) else {
+            if !self.variants.contains_key(id) {
                 return graphql_error(
                     "ENTITY_NOT_FOUND",
                     &format!("No ProductVariant with the id \"{id}\" could be found"),
                 );
-            };
+            }
             for level in item["stockLevels"].as_array().into_iter().flatten() {
                 let location = level["stockLocationId"].as_str().unwrap_or_default();
                 let known = location
@@ -147,14 +145,18 @@ impl Api {
                     .as_i64()
                     .filter(|q| i32::try_from(*q).is_ok())
                 {
-                    Some(on_hand) => variant.1.insert(location.to_owned(), on_hand),
+                    Some(on_hand) => changes.push((id, location, on_hand)),
                     None => {
                         return graphql_error("BAD_USER_INPUT", "Int cannot represent the value");
                     }
-                };
+                }
             }
         }
-        self.variants = changed;
+        for (id, location, on_hand) in changes {
+            if let Some(variant) = self.variants.get_mut(id) {
+                variant.1.insert(location.to_owned(), on_hand);
+            }
+        }
         let updated: Vec<Value> = input.iter().map(|i| json!({"id": i["id"]})).collect();
         FakeAnswer::new(200, json!({"data": {"updateProductVariants": updated}}))
     }

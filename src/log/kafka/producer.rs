@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 
 /// Largest record that the client takes; topics say less, and are checked before.
 const RECORD_BYTES_MAX: usize = 16 << 20;
+/// Records under way: enough to keep the connection busy. Each costs the client a kilobyte beside
+/// its own bytes.
+const QUEUE_RECORDS_MAX: usize = 20_000;
 /// Delivery reports are taken in after so many records.
 const REPORTS_EVERY: u32 = 512;
 /// A new transactional producer waits this long for the end of what its predecessor left.
@@ -87,8 +90,11 @@ impl KafkaProducer {
             .set("retry.backoff.ms", "20")
             .set("retry.backoff.max.ms", "1000")
             .set("message.max.bytes", RECORD_BYTES_MAX.to_string())
-            .set("queue.buffering.max.messages", "200000")
-            .set("queue.buffering.max.kbytes", "65536");
+            .set(
+                "queue.buffering.max.messages",
+                QUEUE_RECORDS_MAX.to_string(),
+            )
+            .set("queue.buffering.max.kbytes", "32768");
         if let Some(id) = &spec.transactional_id {
             let timeout = spec.transaction_timeout.as_millis().to_string();
             config

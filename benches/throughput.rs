@@ -1,0 +1,292 @@
+//! Stock on a real Kafka against the least that any program could do there:
+//! `cargo bench --bench throughput`.
+//!
+//! Three programs take turns on the same input, each in a process of its own: a bare rdkafka loop
+//! that copies each record to one output in transactions and waits for its commits; `crossdock run
+//! stock-ledger`, which decides and publishes levels and offers and keeps its state; and
+//! `stock-ledger` with `ats-aggregate` beside it. Records count as done when the consumer group has
+//! committed them.
+
+mod support;
+
+use crossdock::contract::topic;
+use crossdock::state::{Shard, checkpoint};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::Message as _;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use support::kafka::{Deployment, Watch, client};
+use support::process::{Running, crossdock, resident_mib, usage, wait_until};
+use support::{announce, median, scaled};
+
+const PARTITIONS: i32 = 4;
+const CHANGES: usize = 3_000_000;
+const ROUNDS: usize = 3;
+/// What a transaction gathers at most: as the runtime of Crossdock.
+const COMMIT_RECORDS_MAX: usize = 50_000;
+const COMMIT_INTERVAL_MAX: Duration = Duration::from_millis(100);
+/// Output of the bare loop.
+const COPY: &str = "bench.copy";
+const PATIENCE: Duration = Duration::from_secs(900);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["bare", bootstrap, group, threads] => {
+            bare(bootstrap, group, threads.parse().expect("a number"));
+        }
+        ["state", folder] => state(Path::new(folder)),
+        _ => compare(),
+    }
+}
+
+/// One program's run over the whole input.
+struct Run {
+    records_a_second: f64,
+    cpu_micros: f64,
+    broker_micros: f64,
+    resident_mib_max: f64,
+}
+
+fn compare() {
+    announce("stock-ledger on a real Kafka against a bare loop that copies");
+    let folder = tempfile::tempdir().expect("a folder");
+    let deployment = Deployment::new(PARTITIONS, &[], folder.path());
+    let copy = crossdock::log::TopicSpec {
+        name: COPY.into(),
+        partitions: PARTITIONS,
+        replication: 1,
+        settings: [("retention.bytes".to_owned(), "268435456".to_owned())].into(),
+    };
+    deployment.log.admin().create(&copy).expect("a new topic");
+    let (started, count) = (Instant::now(), scaled(CHANGES));
+    let bytes = deployment.load(count);
+    println!(
+        "{count} changes of {bytes} bytes, written in {:.1} s, over {} positions by Zipf",
+        started.elapsed().as_secs_f64(),
+        support::load::SKUS * support::load::LOCATIONS
+    );
+    println!(
+        "{:38} {:>9} {:>7} {:>9} {:>11} {:>9}",
+        "", "records/s", "× bare", "CPU µs", "broker µs", "peak MiB"
+    );
+    for threads in [1, 2] {
+        let mut bares = Vec::new();
+        let mut ledgers = Vec::new();
+        let mut both = Vec::new();
+        for round in 0..ROUNDS {
+            let group = format!("bare-{threads}-{round}");
+            let mut command = Command::new(std::env::current_exe().expect("this program"));
+            let bootstrap = &deployment.kafka.bootstrap;
+            command.args(["bare", bootstrap, &group, &threads.to_string()]);
+            bares.push(measure(&deployment, &mut command, &group, count, None));
+            let name = format!("l{threads}{round}");
+            ledgers.push(product(
+                &deployment,
+                folder.path(),
+                &name,
+                threads,
+                count,
+                false,
+            ));
+            let name = format!("b{threads}{round}");
+            both.push(product(
+                &deployment,
+                folder.path(),
+                &name,
+                threads,
+                count,
+                true,
+            ));
+        }
+        let unit = median(&bares.iter().map(|r| r.records_a_second).collect::<Vec<_>>());
+        report(&format!("bare loop, {threads} threads"), &bares, unit);
+        report(&format!("stock-ledger, {threads} tasks"), &ledgers, unit);
+        report(
+            &format!("stock-ledger + ats-aggregate, {threads} tasks each"),
+            &both,
+            unit,
+        );
+    }
+    let last = folder
+        .path()
+        .join("state")
+        .join(format!("l2{}", ROUNDS - 1));
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    Running::start(command.arg("state").arg(last)).wait();
+}
+
+fn report(name: &str, runs: &[Run], unit: f64) {
+    let of = |f: fn(&Run) -> f64| median(&runs.iter().map(f).collect::<Vec<_>>());
+    println!(
+        "{name:38} {:9.0} {:7.2} {:9.2} {:11.2} {:9.0}",
+        of(|r| r.records_a_second),
+        of(|r| r.records_a_second) / unit,
+        of(|r| r.cpu_micros),
+        of(|r| r.broker_micros),
+        of(|r| r.resident_mib_max)
+    );
+}
+
+fn product(
+    deployment: &Deployment,
+    folder: &Path,
+    application: &str,
+    tasks: usize,
+    count: usize,
+    with_availability: bool,
+) -> Run {
+    deployment.reset();
+    let mut command = crossdock(&deployment.kafka.bootstrap, folder);
+    command.args(["run", "stock-ledger"]);
+    if with_availability {
+        command.arg("ats-aggregate");
+    }
+    command.args(["--application", application, "--instance", application]);
+    command.args(["--tasks", &tasks.to_string(), "--state"]);
+    command.arg(folder.join("state"));
+    let ledger = format!("{application}.stock-ledger");
+    let after = with_availability.then(|| format!("{application}.ats-aggregate"));
+    measure(deployment, &mut command, &ledger, count, after.as_deref())
+}
+
+/// Runs a program until its group has committed all of the input, and `after` all of what came of
+/// it. Measured is from the first commit that is seen.
+fn measure(
+    deployment: &Deployment,
+    command: &mut Command,
+    group: &str,
+    count: usize,
+    after: Option<&str>,
+) -> Run {
+    let bootstrap = &deployment.kafka.bootstrap;
+    let watch = Watch::new(bootstrap, group, topic::STOCK_CHANGE, PARTITIONS);
+    let offers = topic::STOCK_LEDGER_CHANNEL_LEVEL;
+    let aggregate = after.map(|group| Watch::new(bootstrap, group, offers, PARTITIONS));
+    let mut running = Running::start(command);
+    let broker = || deployment.kafka.broker().map(usage).unwrap_or_default().cpu;
+    let mut first = 0;
+    wait_until("the first commit", PATIENCE, || {
+        assert!(!running.has_ended(), "the program ended by itself");
+        first = watch.committed();
+        first > 0
+    });
+    let (started, cpu, broker_cpu) = (Instant::now(), running.usage().cpu, broker());
+    wait_until("all of the input", PATIENCE, || {
+        assert!(!running.has_ended(), "the program ended by itself");
+        watch.committed() == count as i64
+    });
+    if let Some(aggregate) = aggregate {
+        // Behind the last record of each partition stands the marker of its transaction.
+        let end = deployment.end(offers) - i64::from(PARTITIONS);
+        wait_until("all of the offers", PATIENCE, || {
+            aggregate.committed() >= end
+        });
+    }
+    let (elapsed, used) = (started.elapsed().as_secs_f64(), running.usage());
+    let records = (count as i64 - first) as f64;
+    let broker_cpu = broker().saturating_sub(broker_cpu);
+    running.stop();
+    Run {
+        records_a_second: records / elapsed,
+        cpu_micros: (used.cpu - cpu).as_secs_f64() * 1e6 / records,
+        broker_micros: broker_cpu.as_secs_f64() * 1e6 / records,
+        resident_mib_max: used.resident_mib_max,
+    }
+}
+
+/// Says how large the state is that a run of stock-ledger left in its checkpoints, and the memory
+/// that it takes.
+fn state(folder: &Path) {
+    let before = resident_mib();
+    let shards: Vec<Shard> = (0..PARTITIONS)
+        .map(|p| checkpoint::path(folder, "stock-ledger", p))
+        .map(|path| checkpoint::read(&path).expect("a checkpoint").0)
+        .collect();
+    println!(
+        "state of stock-ledger: {} keys, {:.1} MiB of keys and values, {:.1} MiB in memory",
+        shards.iter().map(Shard::len).sum::<usize>(),
+        shards.iter().map(Shard::bytes).sum::<usize>() as f64 / f64::from(1 << 20),
+        resident_mib() - before
+    );
+}
+
+/// The bare loop: each thread has a consumer and a transactional producer.
+fn bare(bootstrap: &str, group: &str, threads: usize) {
+    let config = client(bootstrap);
+    let all: Vec<_> = (0..threads)
+        .map(|thread| {
+            let (config, group) = (config.clone(), group.to_owned());
+            std::thread::spawn(move || copy(config, &group, thread))
+        })
+        .collect();
+    for thread in all {
+        thread.join().expect("a thread of the loop");
+    }
+}
+
+fn copy(config: ClientConfig, group: &str, thread: usize) {
+    let consumer: BaseConsumer = config
+        .clone()
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("isolation.level", "read_committed")
+        .set("partition.assignment.strategy", "range")
+        .create()
+        .expect("a consumer");
+    let producer: BaseProducer = config
+        .clone()
+        .set("transactional.id", format!("{group}-{thread}"))
+        .set("compression.type", "lz4")
+        .set("linger.ms", "5")
+        .set("retry.backoff.ms", "20")
+        .set("queue.buffering.max.messages", "1000000")
+        .set("queue.buffering.max.kbytes", "1048576")
+        .create()
+        .expect("a producer");
+    let patience = Duration::from_secs(30);
+    producer.init_transactions(patience).expect("initialised");
+    consumer
+        .subscribe(&[topic::STOCK_CHANGE])
+        .expect("subscribed");
+    loop {
+        let Some(first) = consumer.poll(Duration::from_millis(100)) else {
+            continue;
+        };
+        producer.begin_transaction().expect("begun");
+        let started = Instant::now();
+        let (mut next, mut count) = (Some(first), 0);
+        while let Some(message) = next.take() {
+            let message = message.expect("a message");
+            let mut record: BaseRecord<'_, [u8], [u8]> =
+                BaseRecord::to(COPY).partition(message.partition());
+            record.key = message.key();
+            record.payload = message.payload();
+            while let Err((_, back)) = producer.send(record) {
+                producer.poll(Duration::from_millis(1));
+                record = back;
+            }
+            count += 1;
+            if count % 512 == 0 {
+                producer.poll(Duration::ZERO);
+            }
+            if count < COMMIT_RECORDS_MAX && started.elapsed() < COMMIT_INTERVAL_MAX {
+                next = consumer.poll(Duration::ZERO);
+            }
+        }
+        let offsets = consumer.position().expect("positions");
+        let generation = consumer.group_metadata().expect("a group");
+        // The client's own flush waits in steps of 100 ms.
+        while producer.in_flight_count() > 0 {
+            producer.poll(Duration::from_millis(1));
+        }
+        producer
+            .send_offsets_to_transaction(&offsets, &generation, patience)
+            .expect("offsets");
+        producer.commit_transaction(patience).expect("committed");
+    }
+}
