@@ -13,7 +13,7 @@ use crossdock::log::kafka::{KafkaLog, KafkaSettings};
 use crossdock::log::{Log, LogError, Outgoing, Producer, ProducerSpec, TopicSpec};
 use crossdock::pipeline::{Clock, Headers, SystemClock};
 use crossdock::processors;
-use crossdock::registry::EmbeddedRegistry;
+use crossdock::registry::{self, EmbeddedRegistry};
 use futures::executor::block_on;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
@@ -61,7 +61,8 @@ impl Deployment {
                 settings: t.settings,
             })
             .collect();
-        for topic in &topics {
+        let registry = registry::topic_spec(1);
+        for topic in topics.iter().chain([&registry]) {
             log.admin().create(topic).expect("a new topic");
         }
         let registered = crossdock(&kafka.bootstrap, folder)
@@ -169,12 +170,17 @@ impl Deployment {
             client(&self.kafka.bootstrap).create().expect("a client");
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
         block_on(admin.delete_topics(&names, &options)).expect("deleted");
-        for topic in gone {
+        for topic in &gone {
             // The name is free a moment after the broker has answered.
             wait_until("a topic is created anew", PATIENCE, || {
                 self.log.admin().create(topic).is_ok()
             });
         }
+        wait_until("the new topics are told of", PATIENCE, || {
+            let there = self.log.admin().topics().expect("topics");
+            let is_there = |t: &&TopicSpec| there.iter().any(|other| other.name == t.name);
+            gone.iter().all(is_there)
+        });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::contract::event::Event;
 use crate::pipeline::{Headers, HeadersBuilder};
-use std::fmt::Write as _;
+use std::fmt;
 use uuid::Uuid;
 
 /// Packed headers are seldom larger.
@@ -11,35 +11,45 @@ const USUAL_BYTES: usize = 448;
 /// The headers of an event written under `key`, continuing the trace of `parent` when there is one.
 pub fn cloud_events(event: &Event, key: &str, parent: Option<&str>) -> Headers {
     let meta = event.meta();
-    let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
-    let mut time = compact_str::CompactString::default();
-    let _ = write!(time, "{}", meta.occurred_at);
     let mut headers = HeadersBuilder::with_capacity(USUAL_BYTES);
     headers
         .push("ce_specversion", Some(b"1.0"))
-        .push(
-            "ce_id",
-            Some(meta.event_id.hyphenated().encode_lower(&mut id).as_bytes()),
-        )
+        .push_text("ce_id", meta.event_id.hyphenated())
         .push("ce_type", Some(event.contract().as_bytes()))
         .push("ce_source", Some(meta.source.as_bytes()))
-        .push("ce_time", Some(time.as_bytes()))
+        .push_text("ce_time", meta.occurred_at)
         .push("ce_subject", Some(key.as_bytes()))
         .push("content-type", Some(b"application/vnd.confluent.avro"))
-        .push(
-            "traceparent",
-            Some(child_traceparent(parent, &meta.event_id).as_bytes()),
-        );
+        .push_text("traceparent", Child::of(parent, &meta.event_id));
     headers.build()
 }
 
 /// A `traceparent` for the work that made the event `id`: of the trace of `parent`, or of a trace
 /// of its own named after the event, so that the same work is the same span wherever it is done.
 pub fn child_traceparent(parent: Option<&str>, id: &Uuid) -> compact_str::CompactString {
-    let own = id.as_u128();
-    let trace = parent.and_then(trace_id).unwrap_or(own).max(1);
-    let span = ((own >> 64) as u64 ^ own as u64).max(1);
-    compact_str::format_compact!("00-{trace:032x}-{span:016x}-01")
+    compact_str::format_compact!("{}", Child::of(parent, id))
+}
+
+/// A child's `traceparent`.
+struct Child {
+    trace: u128,
+    span: u64,
+}
+
+impl Child {
+    fn of(parent: Option<&str>, id: &Uuid) -> Self {
+        let own = id.as_u128();
+        Child {
+            trace: parent.and_then(trace_id).unwrap_or(own).max(1),
+            span: ((own >> 64) as u64 ^ own as u64).max(1),
+        }
+    }
+}
+
+impl fmt::Display for Child {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{:032x}-{:016x}-01", self.trace, self.span)
+    }
 }
 
 /// The trace id of a well-formed `traceparent` (W3C Trace Context, version 00).

@@ -96,6 +96,15 @@ pub fn split_key(key: &str) -> Vec<String> {
         .collect()
 }
 
+/// Part `number` of a key made by [`compound_key`]; empty where there are fewer.
+pub fn key_part(key: &str, number: usize) -> compact_str::CompactString {
+    let part = key.split('|').nth(number).unwrap_or_default();
+    match part.contains('%') {
+        true => part.replace("%7C", "|").replace("%25", "%").into(),
+        false => part.into(),
+    }
+}
+
 /// Where a fact stands in its source's own order. A later epoch is always later: it begins when a
 /// source's numbering restarts (restore, failover, reset).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -119,7 +128,10 @@ mod tests {
     #[test]
     fn keys_split_back_whatever_the_parts_hold() {
         for parts in [["A|B", "x"], ["50%", "y|%7C"], ["", "z"]] {
-            assert_eq!(split_key(&compound_key(&parts)), parts);
+            let key = compound_key(&parts);
+            assert_eq!(split_key(&key), parts);
+            assert_eq!([key_part(&key, 0), key_part(&key, 1)], parts);
+            assert_eq!(key_part(&key, 2), "");
         }
         assert_eq!(compound_key(&["SKU-1", "dc"]), "SKU-1|dc");
     }

@@ -15,7 +15,7 @@ mod time;
 pub use decimal::{Decimal, DecimalError};
 pub use encoding::Corrupt;
 pub use identity::{
-    NAMESPACE, Position, compound_key, event_id, exception_id, natural_id, order_id, payment_id,
-    refund_id, return_id, split_key,
+    NAMESPACE, Position, compound_key, event_id, exception_id, key_part, natural_id, order_id,
+    payment_id, refund_id, return_id, split_key,
 };
 pub use time::{Date, Timestamp};

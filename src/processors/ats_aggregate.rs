@@ -10,7 +10,7 @@ use crate::contract::event::{
 };
 use crate::contract::topic;
 use crate::domain::stock::{Network, Offer, Publication};
-use crate::domain::{Corrupt, Decimal, Timestamp, compound_key, event_id, split_key};
+use crate::domain::{Corrupt, Decimal, Timestamp, compound_key, event_id, key_part};
 use crate::pipeline::{Code, Context, Fault, Inbound, Processor, ProcessorDescriptor, Stage};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -49,11 +49,10 @@ impl AtsAggregate {
         cause: Option<&EventMeta>,
         context: &mut Context<'_>,
     ) {
-        let parts = split_key(key);
-        let part = |n: usize| parts.get(n).map_or("", String::as_str);
-        let unit = self.units.get(part(1)).copied();
+        let channel = key_part(key, 1);
+        let unit = self.units.get(&channel).copied();
         if let Some(publication) = network.publish(unit, context.now()) {
-            let event = availability(key, part(0), part(1), &publication, cause);
+            let event = availability(key, key_part(key, 0), channel, &publication, cause);
             context.emit(topic::STOCK_ATS, key, event);
         }
         if network.due() != due {
@@ -171,8 +170,8 @@ fn damaged(key: &str, cause: Corrupt) -> Fault {
 
 fn availability(
     key: &str,
-    sku: &str,
-    channel: &str,
+    sku: Text,
+    channel: Text,
     publication: &Publication,
     cause: Option<&EventMeta>,
 ) -> AvailabilityChanged {
@@ -198,8 +197,8 @@ fn availability(
     };
     AvailabilityChanged {
         meta,
-        sku: sku.into(),
-        channel_id: channel.into(),
+        sku,
+        channel_id: channel,
         scope: "NETWORK".into(),
         ats_version: version,
         ats: publication.now.ats,

@@ -386,6 +386,9 @@ impl Outbox {
     fn check_size(&self, topic: &str, bytes: usize) -> Result<(), Fault> {
         // Room for headers and the batch around the record.
         const OVERHEAD: usize = 2_048;
+        if bytes + OVERHEAD <= self.catalogue.default_message_bytes() {
+            return Ok(());
+        }
         let limit = self.catalogue.max_message_bytes(topic);
         if bytes + OVERHEAD <= limit {
             return Ok(());

@@ -442,7 +442,7 @@ impl Producer for EmbeddedProducer {
 
     fn send(&mut self, record: Outgoing<'_>) -> Result<(), LogError> {
         let now = (self.shared.options.now)();
-        let mut inner = self.shared.lock();
+        let mut inner = self.shared.lock_at(now);
         self.check(&inner)?;
         if self.id.is_some() && inner.take_injected(Injected::Send) {
             self.broken = Some(Broken::Abort);
@@ -485,6 +485,7 @@ impl Producer for EmbeddedProducer {
                 record.topic
             )));
         };
+        let is_first = !partition.is_open(number);
         let offset = partition.append(
             record.key,
             record.value,
@@ -497,21 +498,15 @@ impl Producer for EmbeddedProducer {
             topic.tidy(chosen, now);
             drop(inner);
             self.shared.arrived.notify_all();
-        } else if let Some(open) = self
-            .id
-            .as_ref()
-            .and_then(|id| inner.transactions.get_mut(id))
-            .and_then(|t| t.open.as_mut())
+        } else if is_first
+            && let Some(open) = self
+                .id
+                .as_ref()
+                .and_then(|id| inner.transactions.get_mut(id))
+                .and_then(|t| t.open.as_mut())
         {
-            // Most records go where the one before went: no look-up by name for those.
-            let last = TopicPartitionRef {
-                topic: record.topic,
-                partition: chosen as i32,
-            };
-            if !open.written.keys().any(|k| last.is(k)) {
-                open.written
-                    .insert(TopicPartition::new(record.topic, chosen as i32), offset);
-            }
+            let at = TopicPartition::new(record.topic, chosen as i32);
+            open.written.insert(at, offset);
         }
         Ok(())
     }
@@ -606,16 +601,5 @@ impl Producer for EmbeddedProducer {
     fn flush(&mut self) -> Result<(), LogError> {
         let inner = self.shared.lock();
         self.check(&inner)
-    }
-}
-
-struct TopicPartitionRef<'a> {
-    topic: &'a str,
-    partition: i32,
-}
-
-impl TopicPartitionRef<'_> {
-    fn is(&self, other: &TopicPartition) -> bool {
-        self.partition == other.partition && *self.topic == *other.topic
     }
 }

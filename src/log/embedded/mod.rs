@@ -18,6 +18,7 @@ use super::{
 };
 use group::Group;
 use partition::Partition;
+use rustc_hash::FxBuildHasher;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -85,7 +86,7 @@ struct Shared {
 struct Inner {
     topics: BTreeMap<Arc<str>, Topic>,
     groups: HashMap<String, Group>,
-    transactions: HashMap<String, Transactional>,
+    transactions: HashMap<String, Transactional, FxBuildHasher>,
     next_transaction: u64,
     next_member: u64,
     injected: Vec<Injected>,
@@ -122,7 +123,7 @@ impl EmbeddedLog {
         let inner = Inner {
             topics: BTreeMap::new(),
             groups: HashMap::new(),
-            transactions: HashMap::new(),
+            transactions: HashMap::default(),
             next_transaction: 1,
             next_member: 1,
             injected: Vec::new(),
@@ -168,9 +169,13 @@ impl EmbeddedLog {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.lock_at((self.options.now)())
+    }
+
+    fn lock_at(&self, now: Duration) -> MutexGuard<'_, Inner> {
         // A panic in another thread is a test failing; the books below are whole between calls.
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.end_overdue((self.options.now)());
+        inner.end_overdue(now);
         inner
     }
 }

@@ -73,6 +73,11 @@ impl Partition {
         }
     }
 
+    /// Whether a transaction has written here and has not ended.
+    pub fn is_open(&self, transaction: u64) -> bool {
+        self.open.contains_key(&transaction)
+    }
+
     pub fn append(
         &mut self,
         key: Option<&[u8]>,

@@ -7,7 +7,7 @@ use crate::contract::event::{
 };
 use crate::contract::topic;
 use crate::domain::stock::{Applied, Journal, Ledger, Level, Refusal, Resolved, Verdict, Waited};
-use crate::domain::{Timestamp, split_key};
+use crate::domain::{Timestamp, key_part};
 use crate::pipeline::{Code, Context, Fault, Inbound, Origin, Stage};
 use crate::processors::shelf::StateShelf;
 
@@ -41,12 +41,10 @@ impl<'k> Position<'k> {
             None => Ledger::default(),
         };
         journal.clear();
-        let parts = split_key(key);
-        let part = |n: usize| Text::from(parts.get(n).map_or("", String::as_str));
         Ok(Position {
             key,
-            sku: part(0),
-            location: part(1),
+            sku: key_part(key, 0),
+            location: key_part(key, 1),
             before: ledger.emitted(),
             timer: ledger.next_expiry(),
             ledger,
