@@ -100,7 +100,12 @@ fn shard(folder: &Path) {
         }
     });
     let started = Instant::now();
-    checkpoint::write(&folder.join("one"), &shard, 0).expect("written");
+    let mark = checkpoint::Mark {
+        changelog: CHANGELOG.into(),
+        offset: 0,
+        at: Timestamp::default(),
+    };
+    checkpoint::write(&folder.join("one"), &shard, &mark).expect("written");
     println!(
         "checkpoint written in {:.2} s",
         started.elapsed().as_secs_f64()
