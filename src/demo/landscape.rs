@@ -485,8 +485,9 @@ fn shop_settings(shop: &Shop) -> serde_json::Value {
 
 fn file_connector(name: &str, path: &Path) -> Result<Arc<dyn Connector>, Fault> {
     let text = include_str!("../../config/online-retail.yaml");
-    let mut settings: serde_json::Value =
+    let mut example: serde_json::Value =
         serde_norway::from_str(text).map_err(|e| setup(e.to_string()))?;
+    let mut settings = example["connectors"][0]["settings"].take();
     settings["path"] = path.display().to_string().into();
     build("file", name, settings)
 }

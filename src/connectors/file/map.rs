@@ -1,273 +1,472 @@
-//! From a line's fields to a stock movement.
+//! From a row to a fact: a movement of goods, or the stock that is there.
 
-use super::{FieldName, FieldSource, Format, Movement, Settings};
-use crate::contract::event::{
-    EventMeta, Origin, PositionKind, StockChanged, StockReason, StockState, Text,
+use super::row::{Row, Splitter, bad};
+use super::settings::{
+    Basis, Content, FieldName, FileProperty, Format, Movement, PositionBy, Settings,
 };
-use crate::domain::{Decimal, Timestamp, event_id};
-use crate::pipeline::{Code, Fault, Stage};
-use std::collections::HashMap;
+use crate::contract::event::{
+    Event, EventMeta, Origin, PositionKind, SnapshotBasis, StockChanged, StockReason,
+    StockSnapshot, StockState, Text,
+};
+use crate::contract::topic;
+use crate::domain::{Decimal, Timestamp, compound_key, event_id};
+use crate::pipeline::{Code, Fault, SourceRecord, Stage};
+use jiff::fmt::strtime::BrokenDownTime;
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::{Error as ValueError, StrDeserializer};
 
 /// A checked mapping.
 pub struct Mapping {
     instance: String,
     settings: Settings,
     time_zone: jiff::tz::TimeZone,
+    /// Which files of a folder are read.
+    pub names: glob::Pattern,
+    /// Splits lines.
+    pub splitter: Splitter,
 }
 
-/// The fields of one line by column.
-pub struct Row {
-    values: HashMap<String, String>,
+/// Where a row was found.
+pub struct Place<'a> {
+    /// The file's name.
+    pub file: &'a str,
+    /// How many other files had this name before.
+    pub generation: u32,
+    /// Number of its line, from 1.
+    pub line: u64,
+    /// When the file was last changed.
+    pub modified: Timestamp,
 }
 
 impl Mapping {
     /// # Errors
-    /// When a needed field has no source, or the time zone is unknown.
+    /// All that is wrong with the settings.
     pub fn new(instance: &str, settings: &Settings) -> Result<Self, Fault> {
-        let wrong = |message: String| {
-            Fault::halt(
-                Stage::Read,
-                Code::Configuration,
-                format!("settings of {instance}: {message}"),
-            )
-        };
-        for needed in [
-            FieldName::Sku,
-            FieldName::Location,
-            FieldName::Quantity,
-            FieldName::Time,
-        ] {
-            match settings.fields.get(&needed) {
-                None => {
-                    return Err(wrong(format!(
-                        "fields lacks {needed:?}; name the column it comes from"
-                    )));
-                }
-                Some(s) if s.column.is_none() == s.constant.is_none() => {
-                    return Err(wrong(format!(
-                        "field {needed:?} needs either column or constant"
-                    )));
-                }
-                Some(_) => {}
+        let mut wrong = check_fields(settings);
+        let time_zone = jiff::tz::TimeZone::get(&settings.time_zone).unwrap_or_else(|_| {
+            let zone = &settings.time_zone;
+            wrong.push(format!(
+                "time_zone {zone:?} is not known; use a name such as Europe/London"
+            ));
+            jiff::tz::TimeZone::UTC
+        });
+        let names = settings.names.as_deref().unwrap_or("*");
+        let names = glob::Pattern::new(names).unwrap_or_else(|e| {
+            wrong.push(format!("names {names:?} is no pattern: {e}"));
+            glob::Pattern::default()
+        });
+        match Splitter::new(settings) {
+            Ok(splitter) if wrong.is_empty() => Ok(Mapping {
+                instance: instance.to_owned(),
+                settings: settings.clone(),
+                time_zone,
+                names,
+                splitter,
+            }),
+            result => {
+                wrong.extend(result.err().into_iter().flatten());
+                let message = format!("settings of {instance}: {}", wrong.join("; "));
+                Err(Fault::halt(Stage::Read, Code::Configuration, message))
             }
         }
-        let time_zone = jiff::tz::TimeZone::get(&settings.time_zone).map_err(|e| {
-            wrong(format!("time_zone {:?} is not known", settings.time_zone)).caused_by(e)
-        })?;
-        Ok(Mapping {
-            instance: instance.to_owned(),
-            settings: settings.clone(),
-            time_zone,
-        })
     }
 
-    /// Splits a line into fields.
-    ///
-    /// # Errors
-    /// A reject that says what is wrong with the line.
-    pub fn row(&self, line: &[u8], columns: &[String]) -> Result<Row, Fault> {
-        let text = std::str::from_utf8(line)
-            .map_err(|e| bad(format!("byte {} is not UTF-8", e.valid_up_to() + 1)))?;
-        let values = match self.settings.format {
-            Format::JsonLines => {
-                let parsed: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text)
-                    .map_err(|e| bad(format!("not a JSON object: {e}")))?;
-                let plain = |v: serde_json::Value| match v {
-                    serde_json::Value::String(s) => s,
-                    other => other.to_string(),
-                };
-                parsed.into_iter().map(|(k, v)| (k, plain(v))).collect()
-            }
-            Format::Csv => {
-                let fields = split(text, self.settings.delimiter)?;
-                if fields.len() != columns.len() {
-                    return Err(bad(format!(
-                        "{} fields where the first line names {} columns",
-                        fields.len(),
-                        columns.len()
-                    )));
-                }
-                columns.iter().cloned().zip(fields).collect()
-            }
-        };
-        Ok(Row { values })
+    /// The columns that the settings name and a file lacks.
+    pub fn missing<'a>(&'a self, columns: &[String]) -> Vec<&'a str> {
+        let fields = self.settings.fields.values();
+        let named = fields
+            .filter_map(|f| f.column.as_ref())
+            .chain(self.settings.skip.iter().map(|s| &s.column))
+            .chain(&self.settings.identity);
+        let mut missing: Vec<&str> = named
+            .filter(|c| !columns.contains(c))
+            .map(String::as_str)
+            .collect();
+        missing.sort_unstable();
+        missing.dedup();
+        missing
     }
 
     /// Whether the configuration leaves the line out.
     pub fn skips(&self, row: &Row) -> bool {
         self.settings.skip.iter().any(|s| {
-            let value = row.values.get(&s.column).map_or("", String::as_str);
-            s.equals.iter().any(|e| e == value)
+            let value = row.value(&s.column).unwrap_or_default();
+            s.equals.contains(&value)
                 || (s.without_digit && !value.contains(|c: char| c.is_ascii_digit()))
         })
     }
 
-    /// The movement that a line tells of.
+    /// The fact that a row tells, with this place in the order of reading.
     ///
     /// # Errors
     /// A reject that names field and value.
-    pub fn movement(
-        &self,
-        row: &Row,
-        file: &str,
-        line: u64,
-        sequence: i64,
-    ) -> Result<StockChanged, Fault> {
-        let sku = self.needed(row, FieldName::Sku)?;
-        let location = self.needed(row, FieldName::Location)?;
-        let text = self.needed(row, FieldName::Quantity)?;
-        let quantity: Decimal = text
-            .parse()
-            .map_err(|e| bad(format!("quantity {text:?}: {e}")))?;
+    pub fn fact(&self, row: &Row, place: &Place<'_>, sequence: i64) -> Result<SourceRecord, Fault> {
+        let fields = Fields {
+            mapping: self,
+            row,
+            place,
+        };
+        let sku = Text::from(fields.needed(FieldName::Sku)?);
+        let location = Text::from(fields.needed(FieldName::Location)?);
+        let key = compound_key(&[&sku, &location]);
+        let (topic, event): (_, Event) = match self.settings.content {
+            Content::Movements => {
+                let event = fields.movement(sku, location, sequence)?;
+                (topic::STOCK_CHANGE, event.into())
+            }
+            Content::Stock => {
+                let event = fields.stock(sku, location, sequence)?;
+                (topic::STOCK_SNAPSHOT, event.into())
+            }
+        };
+        Ok(SourceRecord { topic, key, event })
+    }
+}
+
+/// One row under work.
+struct Fields<'a> {
+    mapping: &'a Mapping,
+    row: &'a Row,
+    place: &'a Place<'a>,
+}
+
+impl Fields<'_> {
+    fn movement(&self, sku: Text, location: Text, sequence: i64) -> Result<StockChanged, Fault> {
+        let settings = &self.mapping.settings;
+        let quantity = self.quantity(FieldName::Quantity)?.unwrap_or_default();
         if quantity.is_zero() {
             return Err(bad("quantity is 0: nothing moved".to_owned()));
         }
-        let occurred_at = self.time(&self.needed(row, FieldName::Time)?)?;
-        let record_id = if self.settings.identity.is_empty() {
-            format!("{file}:{line}")
-        } else {
-            let part = |c: &String| {
-                row.values
-                    .get(c)
-                    .cloned()
-                    .ok_or_else(|| bad(format!("there is no column {c}, which identity names")))
-            };
-            self.settings
-                .identity
-                .iter()
-                .map(part)
-                .collect::<Result<Vec<_>, _>>()?
-                .join("|")
+        let kind = match self.optional(FieldName::Kind) {
+            Some(kind) => kind_of(&kind)?,
+            None if quantity.is_negative() => settings.negative,
+            None => settings.positive,
         };
-        let kind = if quantity.is_negative() {
-            self.settings.negative
-        } else {
-            self.settings.positive
-        };
-        let (from_state, to_state, reason) = match kind {
-            Movement::Sale => (
-                StockState::Sellable,
-                StockState::Customer,
-                StockReason::Sale,
+        let (from_state, to_state, reason) = meaning_of(kind);
+        let record_id = self.record_id()?;
+        let order_id = self.text(FieldName::Order);
+        let reservation_id = match self.optional(FieldName::Reservation) {
+            None => None,
+            Some(id) => Some(
+                id.parse()
+                    .map_err(|e| bad(format!("reservation {id:?} is no UUID: {e}")))?,
             ),
-            Movement::Return => (
-                StockState::Customer,
-                StockState::Sellable,
-                StockReason::Return,
-            ),
-            Movement::Receipt => (
-                StockState::Supplier,
-                StockState::Sellable,
-                StockReason::Receipt,
-            ),
-            Movement::Shrink => (StockState::Sellable, StockState::Loss, StockReason::Shrink),
         };
-        let optional = |name| {
-            self.value(row, name)
-                .filter(|v| !v.is_empty())
-                .map(Text::from)
-        };
-        let order_id = optional(FieldName::Order);
+        let correlation = order_id
+            .clone()
+            .unwrap_or_else(|| record_id.as_str().into());
         Ok(StockChanged {
-            meta: EventMeta {
-                event_id: event_id(&self.instance, 0, &record_id, "", "StockChanged"),
-                event_type: "StockChanged".into(),
-                source: self.instance.as_str().into(),
-                source_position: sequence,
-                position_kind: PositionKind::Sequence,
-                occurred_at,
-                tenant_id: "default".into(),
-                correlation_id: order_id
-                    .clone()
-                    .unwrap_or_else(|| record_id.as_str().into()),
-                origin: Origin::Source,
-                ..EventMeta::default()
-            },
-            movement_id: optional(FieldName::Movement).unwrap_or_else(|| record_id.as_str().into()),
-            sku: sku.into(),
-            location_id: location.into(),
+            meta: self.meta("StockChanged", &record_id, correlation, sequence)?,
+            movement_id: self
+                .text(FieldName::Movement)
+                .unwrap_or_else(|| record_id.as_str().into()),
+            sku,
+            location_id: location,
             from_state,
             to_state,
-            qty: if quantity.is_negative() {
-                -quantity
-            } else {
-                quantity
+            qty: match quantity.is_negative() {
+                true => -quantity,
+                false => quantity,
             },
-            uom: "EA".into(),
+            uom: self.text(FieldName::Unit).unwrap_or_else(|| "EA".into()),
             reason,
-            document_ref: optional(FieldName::Document).or_else(|| order_id.clone()),
+            document_ref: self.text(FieldName::Document).or_else(|| order_id.clone()),
             order_id,
+            order_line_id: self.text(FieldName::OrderLine),
+            reservation_id,
             ..StockChanged::default()
         })
     }
 
-    fn needed(&self, row: &Row, name: FieldName) -> Result<String, Fault> {
-        match self.value(row, name) {
-            Some(value) if !value.is_empty() => Ok(value),
-            _ => Err(bad(format!("{name:?} is empty or its column is missing"))),
-        }
-    }
-
-    fn value(&self, row: &Row, name: FieldName) -> Option<String> {
-        let FieldSource {
-            column,
-            constant,
-            map,
-            otherwise,
-        } = self.settings.fields.get(&name)?;
-        if let Some(constant) = constant {
-            return Some(constant.clone());
-        }
-        let value = row.values.get(column.as_ref()?)?.trim();
-        if let Some(mapped) = map.get(value) {
-            return Some(mapped.clone());
-        }
-        Some(otherwise.clone().unwrap_or_else(|| value.to_owned()))
-    }
-
-    fn time(&self, text: &str) -> Result<Timestamp, Fault> {
-        let unreadable = || {
-            bad(format!(
-                "time {text:?} is not of the form {:?}",
-                self.settings.time_format.as_deref().unwrap_or("RFC 3339")
-            ))
+    fn stock(&self, sku: Text, location: Text, sequence: i64) -> Result<StockSnapshot, Fault> {
+        let settings = &self.mapping.settings;
+        let quantity = self.quantity(FieldName::Quantity)?;
+        let record_id = self.record_id()?;
+        let correlation = record_id.as_str().into();
+        let mut meta = self.meta("StockSnapshot", &record_id, correlation, sequence)?;
+        meta.origin = match settings.reconcile_only {
+            true => Origin::Reconciliation,
+            false => Origin::Snapshot,
         };
-        let instant = match &self.settings.time_format {
-            None => text
-                .parse::<jiff::Timestamp>()
-                .map_err(|e| unreadable().caused_by(e))?,
+        Ok(StockSnapshot {
+            snapshot_id: compound_key(&[&self.mapping.instance, &record_id]),
+            sku,
+            location_id: location,
+            basis: match settings.basis {
+                Some(Basis::AvailableNet) => SnapshotBasis::AvailableNet,
+                _ => SnapshotBasis::OnHand,
+            },
+            sellable: quantity.ok_or_else(|| empty(FieldName::Quantity))?,
+            damaged: self.quantity(FieldName::Damaged)?,
+            quality_hold: self.quantity(FieldName::QualityHold)?,
+            in_transit_in: self.quantity(FieldName::Incoming)?,
+            source_reserved: self.quantity(FieldName::Reserved)?,
+            as_of_epoch: meta.source_epoch,
+            as_of_position: meta.source_position,
+            as_of: meta.occurred_at,
+            meta,
+        })
+    }
+
+    fn meta(
+        &self,
+        event_type: &str,
+        record_id: &str,
+        correlation_id: Text,
+        sequence: i64,
+    ) -> Result<EventMeta, Fault> {
+        let settings = &self.mapping.settings;
+        let instance = self.mapping.instance.as_str();
+        let occurred_at = self.time()?;
+        let (source_position, position_kind) = match settings.ordered_by() {
+            PositionBy::Read => (sequence, PositionKind::Sequence),
+            PositionBy::Time => (occurred_at.0, PositionKind::TimestampMicros),
+        };
+        Ok(EventMeta {
+            event_id: event_id(instance, 0, record_id, "", event_type),
+            event_type: event_type.into(),
+            source: settings.source.as_deref().unwrap_or(instance).into(),
+            source_position,
+            position_kind,
+            occurred_at,
+            tenant_id: "default".into(),
+            correlation_id,
+            origin: Origin::Source,
+            ..EventMeta::default()
+        })
+    }
+
+    /// The source's own identity of the fact.
+    fn record_id(&self) -> Result<String, Fault> {
+        let Place {
+            file,
+            generation,
+            line,
+            ..
+        } = self.place;
+        let columns = &self.mapping.settings.identity;
+        if columns.is_empty() {
+            return Ok(match generation {
+                0 => format!("{file}:{line}"),
+                n => format!("{file}~{n}:{line}"),
+            });
+        }
+        let part = |column: &String| {
+            let found = self.row.value(column).filter(|v| !v.is_empty());
+            found.ok_or_else(|| {
+                bad(format!(
+                    "column {column}, which identity names, is empty or missing"
+                ))
+            })
+        };
+        let parts: Vec<String> = columns.iter().map(part).collect::<Result<_, _>>()?;
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        Ok(compound_key(&parts).into())
+    }
+
+    fn needed(&self, name: FieldName) -> Result<String, Fault> {
+        self.optional(name).ok_or_else(|| empty(name))
+    }
+
+    fn text(&self, name: FieldName) -> Option<Text> {
+        self.optional(name).map(Text::from)
+    }
+
+    fn optional(&self, name: FieldName) -> Option<String> {
+        let field = self.mapping.settings.fields.get(&name)?;
+        let value = match (&field.column, &field.constant, field.file) {
+            (Some(column), ..) => self.row.value(column)?,
+            (_, Some(constant), _) => constant.clone(),
+            (_, _, Some(FileProperty::Name)) => self.place.file.to_owned(),
+            _ => return None,
+        };
+        let value = match (field.map.get(&value), &field.otherwise) {
+            (Some(mapped), _) => mapped.clone(),
+            (None, Some(otherwise)) => otherwise.clone(),
+            (None, None) => value,
+        };
+        Some(value).filter(|v| !v.is_empty())
+    }
+
+    fn quantity(&self, name: FieldName) -> Result<Option<Decimal>, Fault> {
+        let Some(text) = self.optional(name) else {
+            return Ok(None);
+        };
+        let settings = &self.mapping.settings;
+        let mut plain: String = text
+            .chars()
+            .filter(|c| Some(*c) != settings.group_mark)
+            .map(|c| if c == settings.decimal_mark { '.' } else { c })
+            .collect();
+        // Some systems write the sign behind the number.
+        if let Some(number) = plain.strip_suffix('-') {
+            plain = format!("-{number}");
+        }
+        let foreign =
+            settings.decimal_mark != '.' && text.contains('.') && settings.group_mark != Some('.');
+        match plain.parse() {
+            Ok(quantity) if !foreign => Ok(Some(quantity)),
+            Ok(_) => Err(bad(format!(
+                "{} {text:?} has a point, but decimal_mark is {:?}",
+                word(name),
+                settings.decimal_mark
+            ))),
+            Err(e) => Err(bad(format!("{} {text:?}: {e}", word(name)))),
+        }
+    }
+
+    fn time(&self) -> Result<Timestamp, Fault> {
+        let settings = &self.mapping.settings;
+        let source = settings.fields.get(&FieldName::Time);
+        if source.and_then(|s| s.file) == Some(FileProperty::Modified) {
+            return Ok(self.place.modified);
+        }
+        let text = self.needed(FieldName::Time)?;
+        let unreadable = |e: jiff::Error| {
+            let form = settings.time_format.as_deref().unwrap_or("RFC 3339");
+            bad(format!("time {text:?} is not of the form {form:?}")).caused_by(e)
+        };
+        let instant = match &settings.time_format {
+            None => text.parse::<jiff::Timestamp>().map_err(unreadable)?,
             Some(format) => {
-                let civil = jiff::civil::DateTime::strptime(format, text)
-                    .map_err(|e| unreadable().caused_by(e))?;
-                self.time_zone
-                    .to_timestamp(civil)
-                    .map_err(|e| unreadable().caused_by(e))?
+                let parts = BrokenDownTime::parse(format, &text).map_err(unreadable)?;
+                if parts.offset().is_some() || parts.timestamp().is_some() {
+                    parts.to_timestamp().map_err(unreadable)?
+                } else {
+                    let civil = parts.to_datetime().map_err(unreadable)?;
+                    let zone = &self.mapping.time_zone;
+                    zone.to_timestamp(civil).map_err(unreadable)?
+                }
             }
         };
         Ok(Timestamp(instant.as_microsecond()))
     }
 }
 
-/// The fields of one CSV line.
-///
-/// # Errors
-/// A reject when the line is not one record.
-pub fn split(text: &str, delimiter: char) -> Result<Vec<String>, Fault> {
-    let delimiter = u8::try_from(delimiter)
-        .map_err(|_| bad(format!("the delimiter {delimiter:?} is not one byte")))?;
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .delimiter(delimiter)
-        .buffer_capacity(text.len().max(16))
-        .from_reader(text.as_bytes());
-    let mut record = csv::StringRecord::new();
-    match reader.read_record(&mut record) {
-        Ok(true) => Ok(record.iter().map(str::to_owned).collect()),
-        Ok(false) => Err(bad("the line is empty".to_owned())),
-        Err(e) => Err(bad("not a CSV record".to_owned()).caused_by(e)),
+/// All that is wrong with where the values come from.
+fn check_fields(settings: &Settings) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for needed in [
+        FieldName::Sku,
+        FieldName::Location,
+        FieldName::Quantity,
+        FieldName::Time,
+    ] {
+        if !settings.fields.contains_key(&needed) {
+            let name = word(needed);
+            wrong.push(format!("fields lacks {name}; say where it comes from"));
+        }
+    }
+    for (name, field) in &settings.fields {
+        let name = (*name, word(*name));
+        let given = [
+            field.column.is_some(),
+            field.constant.is_some(),
+            field.file.is_some(),
+        ];
+        if given.iter().filter(|g| **g).count() != 1 {
+            wrong.push(format!(
+                "field {} needs one of column, constant and file",
+                name.1
+            ));
+        }
+        if field.file == Some(FileProperty::Modified) && name.0 != FieldName::Time {
+            wrong.push(format!(
+                "field {}: only time can come from modified",
+                name.1
+            ));
+        }
+        let of_stock = matches!(
+            name.0,
+            FieldName::Damaged | FieldName::QualityHold | FieldName::Incoming | FieldName::Reserved
+        );
+        let of_movements = name.0 > FieldName::Time && !of_stock;
+        match settings.content {
+            Content::Movements if of_stock => {
+                wrong.push(format!("field {} is of content: stock only", name.1));
+            }
+            Content::Stock if of_movements => {
+                wrong.push(format!("field {} is of content: movements only", name.1));
+            }
+            _ => {}
+        }
+    }
+    match (settings.content, settings.basis) {
+        (Content::Stock, None) => wrong.push(
+            "content: stock needs a basis: on_hand, or available_net where the system's own reservations are off already".to_owned(),
+        ),
+        (Content::Movements, Some(_)) => wrong.push("basis is of content: stock only".to_owned()),
+        _ => {}
+    }
+    if settings.reconcile_only && settings.content == Content::Movements {
+        wrong.push("reconcile_only is of content: stock only".to_owned());
+    }
+    if settings.source.is_some() && settings.ordered_by() == PositionBy::Read {
+        wrong.push(
+            "source needs position: time, for the order of reading is each connector's own"
+                .to_owned(),
+        );
+    }
+    if settings.format == Format::JsonLines && !settings.columns.is_empty() {
+        wrong.push("columns is of format: csv only".to_owned());
+    }
+    if settings.group_mark == Some(settings.decimal_mark) {
+        wrong.push("group_mark and decimal_mark are the same".to_owned());
+    }
+    for (name, number) in [
+        ("line_bytes_max", settings.line_bytes_max),
+        ("batch_lines_max", settings.batch_lines_max),
+    ] {
+        if number == 0 {
+            wrong.push(format!("{name} must be more than 0"));
+        }
+    }
+    wrong
+}
+
+fn kind_of(word: &str) -> Result<Movement, Fault> {
+    let deserializer: StrDeserializer<'_, ValueError> = word.into_deserializer();
+    Movement::deserialize(deserializer)
+        .map_err(|e| bad(format!("kind: {e}; name it in the map of the field kind")))
+}
+
+fn meaning_of(kind: Movement) -> (StockState, StockState, StockReason) {
+    use StockReason as Reason;
+    use StockState::{Customer, Damaged, InTransit, Loss, Sellable, Supplier};
+    match kind {
+        Movement::Sale => (Sellable, Customer, Reason::Sale),
+        Movement::Return => (Customer, Sellable, Reason::Return),
+        Movement::Receipt => (Supplier, Sellable, Reason::Receipt),
+        Movement::Shrink => (Sellable, Loss, Reason::Shrink),
+        Movement::Found => (Loss, Sellable, Reason::CountAdjustment),
+        Movement::Damage => (Sellable, Damaged, Reason::Damage),
+        Movement::TransferOut => (Sellable, InTransit, Reason::TransferOut),
+        Movement::TransferIn => (InTransit, Sellable, Reason::TransferIn),
     }
 }
 
-fn bad(message: String) -> Fault {
-    Fault::reject(Stage::Read, Code::DataQuality, message)
+fn empty(name: FieldName) -> Fault {
+    bad(format!("{} is empty or its column is missing", word(name)))
+}
+
+/// The field as the settings write it.
+fn word(name: FieldName) -> &'static str {
+    match name {
+        FieldName::Sku => "sku",
+        FieldName::Location => "location",
+        FieldName::Quantity => "quantity",
+        FieldName::Time => "time",
+        FieldName::Kind => "kind",
+        FieldName::Unit => "unit",
+        FieldName::Order => "order",
+        FieldName::OrderLine => "order_line",
+        FieldName::Reservation => "reservation",
+        FieldName::Movement => "movement",
+        FieldName::Document => "document",
+        FieldName::Damaged => "damaged",
+        FieldName::QualityHold => "quality_hold",
+        FieldName::Incoming => "incoming",
+        FieldName::Reserved => "reserved",
+    }
 }
