@@ -1,5 +1,6 @@
 //! What several subcommands are told alike: which log, which registry, which connectors.
 
+use super::shared;
 use crate::config::Configuration;
 use crate::connectors;
 use crate::log::Log;
@@ -8,6 +9,7 @@ use crate::log::kafka::{KafkaLog, KafkaSettings};
 use crate::registry::{ClientSettings, EmbeddedRegistry, Registry, RegistryClient};
 use crate::topics::Readers;
 use anyhow::{Context, bail};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Which log.
@@ -16,6 +18,20 @@ pub struct Bootstrap {
     /// Kafka's bootstrap address, such as `127.0.0.1:9092`.
     #[arg(long, env = "CROSSDOCK_BOOTSTRAP", value_name = "ADDRESS")]
     pub bootstrap: Option<String>,
+    /// Configuration file: connectors, the registry, and how to reach a Kafka that asks for
+    /// encryption or a password.
+    #[arg(long, env = "CROSSDOCK_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl Bootstrap {
+    /// The configuration; an empty one where no file is named.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn configuration(&self) -> anyhow::Result<Configuration> {
+        shared::configuration(self.config.as_deref())
+    }
 }
 
 /// Which registry.
@@ -32,7 +48,8 @@ pub struct RegistryUrl {
 #[derive(clap::Args, Clone, Debug)]
 pub struct Connectors {
     /// A connector's instance name, and its kind where that is another: `shop-de=vendure`. Can be
-    /// given several times; by default each kind under its own name.
+    /// given several times; by default those of the configuration or, without one, each kind under
+    /// its own name.
     #[arg(long = "connector", value_name = "NAME[=KIND]")]
     pub connectors: Vec<String>,
 }
@@ -42,15 +59,20 @@ impl Connectors {
     ///
     /// # Errors
     /// Names a kind that there is not, and those that there are.
-    pub fn readers(&self) -> anyhow::Result<Readers> {
+    pub fn readers(&self, configuration: &Configuration) -> anyhow::Result<Readers> {
         let mut readers = Readers::processors();
-        if self.connectors.is_empty() {
-            for kind in connectors::ALL {
-                readers = readers.with_connector(kind.kind, kind);
+        let configured = configuration.connectors.iter();
+        let mut all: Vec<(&str, &str)> = match self.connectors.is_empty() {
+            true => configured.map(|c| (&*c.name, &*c.kind)).collect(),
+            false => {
+                let given = self.connectors.iter();
+                given.map(|g| g.split_once('=').unwrap_or((g, g))).collect()
             }
+        };
+        if all.is_empty() {
+            all = connectors::ALL.iter().map(|k| (k.kind, k.kind)).collect();
         }
-        for given in &self.connectors {
-            let (instance, kind) = given.split_once('=').unwrap_or((given, given));
+        for (instance, kind) in all {
             let Some(descriptor) = connectors::find(kind) else {
                 let kinds: Vec<&str> = connectors::ALL.iter().map(|k| k.kind).collect();
                 bail!(
@@ -64,18 +86,10 @@ impl Connectors {
     }
 }
 
-/// The log that `bootstrap` names.
-///
-/// # Errors
-/// When none is named, or it cannot be reached.
-pub fn log(bootstrap: &Bootstrap) -> anyhow::Result<Arc<dyn Log>> {
-    configured_log(bootstrap, &Configuration::default())
-}
-
 /// The log that `bootstrap` names, or else the configuration; its other settings hold for both.
 ///
 /// # Errors
-/// As [`log`].
+/// When none is named, or it cannot be reached.
 pub fn configured_log(
     bootstrap: &Bootstrap,
     configuration: &Configuration,
@@ -106,10 +120,12 @@ pub fn memory() -> Arc<dyn Log> {
 /// # Errors
 /// When neither is named, or it cannot be reached.
 pub fn registry(url: &RegistryUrl, bootstrap: &Bootstrap) -> anyhow::Result<Arc<dyn Registry>> {
-    match (&url.registry, &bootstrap.bootstrap) {
-        (Some(url), _) => client(url),
-        (None, Some(_)) => in_log(log(bootstrap)?),
-        (None, None) => bail!(
+    let configuration = bootstrap.configuration()?;
+    let has_log = bootstrap.bootstrap.is_some() || configuration.log.is_some();
+    match url.registry.as_ref().or(configuration.registry.as_ref()) {
+        Some(url) => client(url),
+        None if has_log => in_log(configured_log(bootstrap, &configuration)?),
+        None => bail!(
             "no schema registry is named; write --registry URL (or CROSSDOCK_REGISTRY), or --bootstrap ADDRESS (or CROSSDOCK_BOOTSTRAP) for the one in the log"
         ),
     }

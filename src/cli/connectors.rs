@@ -1,6 +1,7 @@
 //! `crossdock connectors list | describe | check`
 
 use super::shared;
+use crate::config::schema::View;
 use crate::connectors;
 use crate::pipeline::ConnectorDescriptor;
 use anyhow::{Context, bail};
@@ -37,8 +38,17 @@ enum Command {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::List => {
+            let width = |of: fn(&ConnectorDescriptor) -> &str| {
+                connectors::ALL
+                    .iter()
+                    .map(|d| of(d).len())
+                    .max()
+                    .unwrap_or_default()
+            };
+            let (kind, purpose) = (width(|d| d.kind), width(|d| d.purpose));
             for d in connectors::ALL {
-                println!("{:<10} {:<55} {}", d.kind, d.purpose, d.evidence.as_str());
+                let evidence = d.evidence.as_str();
+                println!("{:<kind$}  {:<purpose$}  {evidence}", d.kind, d.purpose);
             }
         }
         Command::Describe { kind } => describe(find(kind)?),
@@ -81,25 +91,26 @@ fn describe(d: &ConnectorDescriptor) {
     }
     println!("\nsettings:");
     let schema = (d.settings)().to_value();
-    let required: Vec<&str> = schema["required"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|v| v.as_str())
-        .collect();
-    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
-        let need = match (required.contains(&name.as_str()), field.get("default")) {
+    describe_settings(View::root(&schema), 1);
+}
+
+/// Prints each setting with what it is, whether it must be given, and its documentation; settings
+/// within settings are indented.
+fn describe_settings(settings: View<'_>, depth: usize) {
+    let (indent, inner) = ("  ".repeat(depth), "  ".repeat(depth + 2));
+    for (name, setting) in settings.settings() {
+        let need = match (settings.requires(name), setting.default()) {
             (true, _) => "required".to_owned(),
-            (false, Some(default)) if !default.is_null() => format!("default {default}"),
-            _ => "optional".to_owned(),
+            (false, Some(default)) => format!("default {default}"),
+            (false, None) => "optional".to_owned(),
         };
-        let text = field["description"]
-            .as_str()
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ");
-        println!("  {name} ({need})\n      {text}");
+        println!("{indent}{name} ({}, {need})", setting.words_for_kind());
+        let text = setting.documentation();
+        if !text.is_empty() {
+            println!("{inner}{text}");
+        }
+        let element = setting.element().or(setting.value()).unwrap_or(setting);
+        describe_settings(element, depth + 2);
     }
 }
 
@@ -117,7 +128,7 @@ fn check(name: &str, config: &std::path::Path) -> anyhow::Result<ExitCode> {
             names.join(", ")
         );
     };
-    let connector = shared::build(entry)?;
+    let (_, connector) = shared::build(entry)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

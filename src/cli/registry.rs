@@ -37,9 +37,11 @@ struct Options {
 /// When the log cannot be reached or the address cannot be listened on.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Command::Serve(options) = args.command;
-    let log = match &options.bootstrap.bootstrap {
-        Some(_) => connect::log(&options.bootstrap)?,
-        None => {
+    let configuration = options.bootstrap.configuration()?;
+    let has_log = options.bootstrap.bootstrap.is_some() || configuration.log.is_some();
+    let log = match has_log {
+        true => connect::configured_log(&options.bootstrap, &configuration)?,
+        false => {
             eprintln!("no --bootstrap: schemas are kept in memory and end with this process");
             connect::memory()
         }

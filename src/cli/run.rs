@@ -6,11 +6,12 @@ use crate::codec::Codec;
 use crate::config::Configuration;
 use crate::contract::{Catalogue, topic};
 use crate::log::Log;
-use crate::pipeline::{Connector, Verdict};
+use crate::pipeline::{Connector, ConnectorDescriptor, Verdict};
+use crate::processors::Registered;
 use crate::runtime::service::{self, Condition, Job, Service};
 use crate::runtime::{ProcessorTask, SinkTask, SourceTask, TaskSettings};
 use crate::telemetry::Telemetry;
-use crate::{connectors, processors, topics};
+use crate::{processors, topics};
 use anyhow::{Context, bail};
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -34,9 +35,6 @@ pub struct Args {
     /// Connectors of the configuration and processors, by name.
     #[arg(required = true)]
     names: Vec<String>,
-    /// Configuration file.
-    #[arg(long, env = "CROSSDOCK_CONFIG")]
-    config: Option<PathBuf>,
     #[command(flatten)]
     bootstrap: Bootstrap,
     #[command(flatten)]
@@ -89,8 +87,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         told.send_replace(true);
     });
-    let configuration = shared::configuration(args.config.as_deref())?;
+    let configuration = args.bootstrap.configuration()?;
+    let chosen = choose(&args.names, &configuration)?;
     let log = connect::configured_log(&args.bootstrap, &configuration)?;
+    check_topics(&chosen, log.as_ref(), args.bootstrap.config.as_deref())?;
     let registry = connect::configured_registry(&args.registry, &configuration, &log)?;
     let codec = shared::codec(registry);
     let state = args
@@ -121,8 +121,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut service = Service::new(telemetry.clone());
     let tasks = args.tasks.or(configuration.tasks).unwrap_or(1).max(1);
     started.store(true, Ordering::SeqCst);
-    for name in &args.names {
-        start(name, &configuration, &ports, tasks, &mut service)?;
+    for task in chosen {
+        start(task, &ports, tasks, &mut service)?;
     }
     let listen = args.listen.clone().or_else(|| configuration.listen.clone());
     let listener = runtime.block_on(bind(listen.as_deref()))?;
@@ -175,67 +175,82 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn start(
-    name: &str,
-    configuration: &Configuration,
-    ports: &Ports,
-    tasks: u32,
-    service: &mut Service,
-) -> anyhow::Result<()> {
-    let catalogue = Catalogue::compiled();
-    if let Some(registered) = processors::find(name) {
-        let needs = topics::needs_of(registered.descriptor, catalogue);
-        topics::verify(ports.log.as_ref(), &needs)?
-            .map_err(|missing| anyhow::anyhow!("{missing}"))?;
-        let written = written(catalogue, name, registered.descriptor.outputs);
-        prepare(&ports.codec, &written)?;
-        ports.telemetry.declare(registered.descriptor.name);
-        for task in 0..tasks {
-            let (ports, written) = (ports.clone(), written.clone());
-            let settings = TaskSettings {
-                task,
-                ..ports.settings.clone()
-            };
-            let job = Job {
-                label: settings.label(name),
-                reader: name,
-            };
-            service.processor(job, move || {
-                ports.codec.prepare(&names(&written))?;
-                let settings = settings.clone();
-                ProcessorTask::new(
-                    (registered.make)(),
-                    ports.log.clone(),
-                    service::clock(),
-                    ports.codec.clone(),
-                    catalogue,
-                    ports.telemetry.clone(),
-                    settings,
-                )
-            })?;
+/// Something to run.
+enum Chosen {
+    Processor(&'static Registered),
+    Connector(String, &'static ConnectorDescriptor, Arc<dyn Connector>),
+}
+
+/// What the names stand for; connectors are made at once, so that everything that is wrong is told
+/// before anything starts.
+fn choose(names: &[String], configuration: &Configuration) -> anyhow::Result<Vec<Chosen>> {
+    let (mut chosen, mut wrong) = (Vec::new(), Vec::new());
+    for name in names {
+        let entry = configuration.connectors.iter().find(|c| c.name == *name);
+        match (processors::find(name), entry) {
+            (Some(_), Some(_)) => wrong.push(format!(
+                "the configuration gives a connector the name of the processor {name}; give it another"
+            )),
+            (Some(processor), None) => chosen.push(Chosen::Processor(processor)),
+            (None, Some(entry)) => match shared::build(entry) {
+                Ok((descriptor, connector)) => {
+                    chosen.push(Chosen::Connector(name.clone(), descriptor, connector));
+                }
+                Err(error) => wrong.push(format!("{error:#}")),
+            },
+            (None, None) => {
+                let known = processors::ALL.iter().map(|p| p.descriptor.name);
+                let configured = configuration.connectors.iter().map(|c| &*c.name);
+                let known: Vec<&str> = known.chain(configured).collect();
+                wrong.push(format!(
+                    "{name} is neither a processor nor a connector of the configuration; name one of {}, or give the file that has it with --config",
+                    known.join(", ")
+                ));
+            }
         }
-        return Ok(());
     }
-    let Some(entry) = configuration.connectors.iter().find(|c| c.name == name) else {
-        let known: Vec<&str> = processors::ALL.iter().map(|p| p.descriptor.name).collect();
-        bail!(
-            "{name} is neither a processor ({}) nor a connector of the configuration",
-            known.join(", ")
-        );
+    match wrong.is_empty() {
+        true => Ok(chosen),
+        false => bail!("{}", wrong.join("\n")),
+    }
+}
+
+/// Tells every topic that is missing or laid out otherwise than it must be.
+fn check_topics(chosen: &[Chosen], log: &dyn Log, config: Option<&Path>) -> anyhow::Result<()> {
+    let catalogue = Catalogue::compiled();
+    let mut needs = Vec::new();
+    for task in chosen {
+        needs.extend(match task {
+            Chosen::Processor(p) => topics::needs_of(p.descriptor, catalogue),
+            Chosen::Connector(name, kind, _) => topics::needs_of_connector(name, kind, catalogue),
+        });
+    }
+    topics::verify(log, &needs)?.map_err(|mut missing| {
+        if let Some(config) = config {
+            missing.command += &format!(" --config {}", config.display());
+        }
+        anyhow::anyhow!("{missing}")
+    })
+}
+
+fn start(chosen: Chosen, ports: &Ports, tasks: u32, service: &mut Service) -> anyhow::Result<()> {
+    let catalogue = Catalogue::compiled();
+    let (name, descriptor, connector) = match chosen {
+        Chosen::Processor(registered) => {
+            return start_processor(registered, ports, tasks, service);
+        }
+        Chosen::Connector(name, descriptor, connector) => (name, descriptor, connector),
     };
-    let connector = shared::build(entry)?;
-    let descriptor = connectors::find(&entry.kind);
-    let accepts = descriptor.map_or(&[][..], |d| d.accepts);
-    let emits = descriptor.map_or(&[][..], |d| d.emits);
-    ports.telemetry.declare(name);
+    let (accepts, emits) = (descriptor.accepts, descriptor.emits);
+    ports.telemetry.declare(&name);
     if let Some(sink) = connector.sink() {
-        let written = written(catalogue, name, &[&catalogue.receipt_topic(name)]);
+        let written = written(catalogue, &name, &[&catalogue.receipt_topic(&name)]);
         prepare(&ports.codec, &written)?;
         let job = Job {
-            label: ports.settings.label(name),
-            reader: name,
+            label: ports.settings.label(&name),
+            reader: &name,
         };
-        let (ports, name) = (ports.clone(), name.to_owned());
+        let (ports, name) = (ports.clone(), name.clone());
         service.sink(job, move || {
             ports.codec.prepare(&names(&written))?;
             SinkTask::new(
@@ -252,14 +267,14 @@ fn start(
         })?;
     }
     if connector.source().is_some() {
-        let mut written = written(catalogue, name, emits);
+        let mut written = written(catalogue, &name, emits);
         written.push(topic::SOURCE_CURSOR.to_owned());
         prepare(&ports.codec, &written)?;
         let job = Job {
             label: ports.settings.label(&format!("{name}.source")),
-            reader: name,
+            reader: &name,
         };
-        let (ports, name) = (ports.clone(), name.to_owned());
+        let (ports, name) = (ports.clone(), name.clone());
         service.source(job, move || {
             ports.codec.prepare(&names(&written))?;
             source_task(connector.as_ref(), &name, &ports, catalogue)
@@ -290,6 +305,43 @@ fn prepare(codec: &Codec, topics: &[String]) -> anyhow::Result<()> {
         }
         other => Ok(other?),
     }
+}
+
+fn start_processor(
+    registered: &'static Registered,
+    ports: &Ports,
+    tasks: u32,
+    service: &mut Service,
+) -> anyhow::Result<()> {
+    let (catalogue, name) = (Catalogue::compiled(), registered.descriptor.name);
+    let written = written(catalogue, name, registered.descriptor.outputs);
+    prepare(&ports.codec, &written)?;
+    ports.telemetry.declare(name);
+    for task in 0..tasks {
+        let (ports, written) = (ports.clone(), written.clone());
+        let settings = TaskSettings {
+            task,
+            ..ports.settings.clone()
+        };
+        let job = Job {
+            label: settings.label(name),
+            reader: name,
+        };
+        service.processor(job, move || {
+            ports.codec.prepare(&names(&written))?;
+            let settings = settings.clone();
+            ProcessorTask::new(
+                (registered.make)(),
+                ports.log.clone(),
+                service::clock(),
+                ports.codec.clone(),
+                catalogue,
+                ports.telemetry.clone(),
+                settings,
+            )
+        })?;
+    }
+    Ok(())
 }
 
 fn source_task(

@@ -5,7 +5,7 @@ use crate::contract::{self, Catalogue};
 use crate::processors;
 use crate::registry::Registry;
 use crate::registry::register::{Plan, Step};
-use crate::topics::subjects;
+use crate::topics::{Readers, subjects};
 use anyhow::Context;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -62,7 +62,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Lint(options) => lint(&options.project, out)?,
         Command::Register(options) => {
             let registry = connect::registry(&options.registry, &options.bootstrap)?;
-            register(&*registry, &options, out)?
+            let readers = options
+                .connectors
+                .readers(&options.bootstrap.configuration()?)?;
+            register(&*registry, &readers, options.dry_run, out)?
         }
     };
     Ok(ExitCode::from(code))
@@ -91,10 +94,11 @@ fn lint(project: &Path, out: &mut dyn Write) -> anyhow::Result<u8> {
 
 fn register(
     registry: &dyn Registry,
-    options: &RegisterOptions,
+    readers: &Readers,
+    dry_run: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<u8> {
-    let wanted = subjects(Catalogue::compiled(), &options.connectors.readers()?);
+    let wanted = subjects(Catalogue::compiled(), readers);
     let plan = Plan::make(registry, &wanted)?;
     write!(out, "{plan}")?;
     let count = |is: fn(&Step) -> bool| plan.steps().iter().filter(|s| is(s)).count();
@@ -113,7 +117,7 @@ fn register(
         )?;
         return Ok(1);
     }
-    if plan.is_pending() && !options.dry_run {
+    if plan.is_pending() && !dry_run {
         plan.apply(registry)?;
         writeln!(out, "done")?;
     }
@@ -126,21 +130,12 @@ mod tests {
     use crate::cli::connect::memory;
     use crate::registry::EmbeddedRegistry;
 
-    fn options(dry_run: bool) -> RegisterOptions {
-        RegisterOptions {
-            registry: RegistryUrl { registry: None },
-            bootstrap: Bootstrap { bootstrap: None },
-            connectors: Connectors { connectors: vec![] },
-            dry_run,
-        }
-    }
-
     #[test]
     fn registering_is_idempotent_and_prints_what_it_does() {
         let registry = EmbeddedRegistry::open(memory()).unwrap_or_else(|e| panic!("{e}"));
         let register = |dry_run| {
             let mut out = Vec::new();
-            let code = register(&registry, &options(dry_run), &mut out);
+            let code = register(&registry, &Readers::processors(), dry_run, &mut out);
             assert_eq!(code.unwrap_or_else(|e| panic!("{e:#}")), 0);
             String::from_utf8_lossy(&out).into_owned()
         };
@@ -166,7 +161,7 @@ mod tests {
         let subject = "retail.stock.change.v1-value";
         assert!(registry.register(subject, other).is_ok());
         let mut out = Vec::new();
-        let code = register(&registry, &options(false), &mut out);
+        let code = register(&registry, &Readers::processors(), false, &mut out);
         assert_eq!(code.unwrap_or_else(|e| panic!("{e:#}")), 1);
         let text = String::from_utf8_lossy(&out).into_owned();
         assert!(text.contains("! retail.stock.change.v1-value\n"), "{text}");

@@ -1,10 +1,10 @@
 //! What several subcommands need: the log output, the configuration, the codec.
 
 use crate::codec::{Codec, SchemaSource};
-use crate::config::Configuration;
+use crate::config::{Configuration, ConnectorEntry, lint};
 use crate::connectors;
 use crate::contract::Catalogue;
-use crate::pipeline::Connector;
+use crate::pipeline::{Connector, ConnectorDescriptor};
 use crate::registry::Registry;
 use anyhow::{Context, bail};
 use std::io::IsTerminal;
@@ -26,6 +26,14 @@ pub fn log_output(level: &str) {
     };
 }
 
+/// The kinds of connectors, as a lint of configurations needs them.
+pub fn kinds() -> lint::Kinds<'static> {
+    lint::Kinds {
+        names: connectors::ALL.iter().map(|d| d.kind).collect(),
+        settings: &|kind| connectors::find(kind).map(|d| (d.settings)()),
+    }
+}
+
 /// Reads a configuration file; without one, an empty configuration.
 pub fn configuration(path: Option<&Path>) -> anyhow::Result<Configuration> {
     match path {
@@ -33,8 +41,10 @@ pub fn configuration(path: Option<&Path>) -> anyhow::Result<Configuration> {
         Some(path) => {
             let text = std::fs::read_to_string(path)
                 .with_context(|| format!("{} cannot be read", path.display()))?;
-            Configuration::parse(&text)
-                .map_err(|mistakes| anyhow::anyhow!("{}: {mistakes}", path.display()))
+            lint::read(&path.display().to_string(), &text, &kinds()).map_err(|found| {
+                let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+                anyhow::anyhow!("the configuration is wrong:\n{}", lines.join("\n"))
+            })
         }
     }
 }
@@ -57,7 +67,9 @@ pub fn codec(registry: Arc<dyn Registry>) -> Arc<Codec> {
 }
 
 /// Builds a configured connector, after its settings were held against its schema.
-pub fn build(entry: &crate::config::ConnectorEntry) -> anyhow::Result<Arc<dyn Connector>> {
+pub fn build(
+    entry: &ConnectorEntry,
+) -> anyhow::Result<(&'static ConnectorDescriptor, Arc<dyn Connector>)> {
     let known: Vec<&str> = connectors::ALL.iter().map(|d| d.kind).collect();
     let Some(descriptor) = connectors::find(&entry.kind) else {
         bail!(
@@ -67,6 +79,41 @@ pub fn build(entry: &crate::config::ConnectorEntry) -> anyhow::Result<Arc<dyn Co
             known.join(", ")
         );
     };
-    (descriptor.build)(&entry.name, entry.settings.clone())
-        .with_context(|| format!("connector {}", entry.name))
+    let connector = (descriptor.build)(&entry.name, entry.settings.clone())
+        .with_context(|| format!("connector {}", entry.name))?;
+    Ok((descriptor, connector))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_example_is_without_mistake() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+        let mut read = 0;
+        for entry in std::fs::read_dir(folder).expect("the folder of examples") {
+            let path = entry.expect("an example").path();
+            configuration(Some(&path)).unwrap_or_else(|e| panic!("{e:#}"));
+            read += 1;
+        }
+        assert!(read >= 2, "{read} examples");
+    }
+
+    #[test]
+    fn mistakes_are_told_with_the_file_they_stand_in() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("crossdock.yaml");
+        let text = "connectors:\n  - name: tills\n    kind: file\n    settings: {path: a.csv, format: cvs, fields: {skus: {column: a}}}\n";
+        std::fs::write(&path, text).expect("written");
+        let error = configuration(Some(&path))
+            .expect_err("mistakes")
+            .to_string();
+        assert!(error.contains("crossdock.yaml:4: connectors.0.settings.format: cvs is none of the words that can stand here; write csv"), "{error}");
+        assert!(
+            error
+                .contains("connectors.0.settings.fields.skus: there is no setting skus; write sku"),
+            "{error}"
+        );
+    }
 }

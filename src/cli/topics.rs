@@ -3,7 +3,7 @@
 use super::connect::{self, Bootstrap, Connectors};
 use crate::contract::{Catalogue, Tier};
 use crate::log::Log;
-use crate::topics::{Plan, Step, tier_of, wanted};
+use crate::topics::{Plan, Readers, Step, tier_of, wanted};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -53,24 +53,32 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Plan(options) => (options, false),
         Command::Apply(options) => (options, true),
     };
-    let log = connect::log(&options.bootstrap)?;
-    let code = execute(&*log, options, is_apply, &mut std::io::stdout().lock())?;
+    let configuration = options.bootstrap.configuration()?;
+    let log = connect::configured_log(&options.bootstrap, &configuration)?;
+    let readers = options.connectors.readers(&configuration)?;
+    let code = execute(
+        &*log,
+        options,
+        &readers,
+        is_apply,
+        &mut std::io::stdout().lock(),
+    )?;
     Ok(ExitCode::from(code))
 }
 
 fn execute(
     log: &dyn Log,
     options: &Options,
+    readers: &Readers,
     is_apply: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<u8> {
     let catalogue = Catalogue::compiled();
-    let readers = options.connectors.readers()?;
     let tier = match options.tier {
         Some(tier) => tier,
         None => tier_of(&log.admin().topics()?, catalogue).unwrap_or(Tier::S),
     };
-    let plan = Plan::make(log, wanted(catalogue, tier, &readers), options.replication)?;
+    let plan = Plan::make(log, wanted(catalogue, tier, readers), options.replication)?;
     write!(out, "{plan}")?;
     let count = |is: fn(&Step) -> bool| plan.steps().iter().filter(|s| is(s)).count();
     writeln!(
@@ -96,6 +104,7 @@ fn execute(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Configuration;
     use crate::log::embedded::{EmbeddedLog, Options as LogOptions};
     use clap::Parser;
 
@@ -116,7 +125,12 @@ mod tests {
             Command::Apply(options) => (options, true),
         };
         let mut out = Vec::new();
-        let code = execute(log, options, is_apply, &mut out).unwrap_or_else(|e| panic!("{e:#}"));
+        let readers = options
+            .connectors
+            .readers(&Configuration::default())
+            .expect("known kinds");
+        let code =
+            execute(log, options, &readers, is_apply, &mut out).unwrap_or_else(|e| panic!("{e:#}"));
         (code, String::from_utf8_lossy(&out).into_owned())
     }
 

@@ -25,7 +25,7 @@ pub struct Args {
 /// Runs the command. Exit code 1 when the ledger does not balance.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     shared::log_output("error");
-    let configuration = shared::configuration(None)?;
+    let configuration = args.bootstrap.configuration()?;
     let log = connect::configured_log(&args.bootstrap, &configuration)?;
     let codec = shared::codec(connect::configured_registry(
         &args.registry,

@@ -318,7 +318,7 @@ fn registry_fault(stage: Stage, error: SchemaError) -> Fault {
         _ => Fault::retry(
             stage,
             Code::RegistryUnavailable,
-            "the schema registry does not answer",
+            "the schema registry does not answer; start it, or name another with --registry",
         ),
     }
     .caused_by(error)

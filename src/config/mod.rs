@@ -1,10 +1,13 @@
 //! Configuration: what a deployment says about itself, and secrets by reference.
 
+mod kafka;
+pub mod lint;
+pub mod schema;
 mod secret;
 
+pub use kafka::{KafkaSettings, Sasl, Tls};
 pub use secret::Secret;
 
-use crate::log::kafka::KafkaSettings;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -40,28 +43,4 @@ pub struct ConnectorEntry {
     pub kind: String,
     /// Settings of the kind; `crossdock connectors describe KIND` lists them.
     pub settings: serde_json::Value,
-}
-
-impl Configuration {
-    /// Reads a configuration.
-    ///
-    /// # Errors
-    /// What is wrong, with line and column.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let configuration: Configuration =
-            serde_norway::from_str(text).map_err(|e| e.to_string())?;
-        let mut names: Vec<&str> = configuration
-            .connectors
-            .iter()
-            .map(|c| c.name.as_str())
-            .collect();
-        names.sort_unstable();
-        match names.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(format!(
-                "two connectors are named {}; give each a name of its own",
-                pair[0]
-            )),
-            None => Ok(configuration),
-        }
-    }
 }

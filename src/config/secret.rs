@@ -11,6 +11,14 @@ use std::fmt;
 pub struct Secret(String);
 
 impl Secret {
+    /// What a reference looks like; by it a schema tells a secret from any other text.
+    pub(super) const PATTERN: &str = "^\\$\\{(env|file):.+\\}$";
+
+    /// Whether a text refers to a secret.
+    pub(super) fn is_reference(text: &str) -> bool {
+        parts(text).is_some()
+    }
+
     /// Wraps a secret that was never in a configuration: of a stand-in, or from a test.
     pub fn of(value: impl Into<String>) -> Self {
         Secret(value.into())
@@ -26,10 +34,7 @@ impl Secret {
     /// # Errors
     /// When the text is no reference (the message does not repeat it) or what it names is missing.
     pub fn resolve(reference: &str) -> Result<Secret, String> {
-        let inner = reference
-            .strip_prefix("${")
-            .and_then(|r| r.strip_suffix('}'));
-        match inner.and_then(|i| i.split_once(':')) {
+        match parts(reference) {
             Some(("env", name)) => std::env::var(name).map(Secret).map_err(|_| {
                 format!("the environment has no variable {name}; set it, or name another")
             }),
@@ -43,6 +48,14 @@ impl Secret {
             ),
         }
     }
+}
+
+/// Where a reference refers to, and the name there.
+fn parts(reference: &str) -> Option<(&str, &str)> {
+    let inner = reference.strip_prefix("${")?.strip_suffix('}')?;
+    let (place, name) = inner.split_once(':')?;
+    let is_known = matches!(place, "env" | "file") && !name.is_empty();
+    is_known.then_some((place, name))
 }
 
 impl fmt::Debug for Secret {
@@ -63,7 +76,7 @@ impl JsonSchema for Secret {
         "Secret".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        schemars::json_schema!({"type": "string", "pattern": "^\\$\\{(env|file):.+\\}$"})
+        schemars::json_schema!({"type": "string", "pattern": Secret::PATTERN})
     }
 }
 

@@ -12,7 +12,7 @@ mod reference;
 mod tryton;
 mod vendure;
 
-use crate::pipeline::ConnectorDescriptor;
+use crate::pipeline::{Code, ConnectorDescriptor, Fault, Stage};
 
 /// Every kind of connector.
 pub const ALL: &[&ConnectorDescriptor] = &[
@@ -26,4 +26,15 @@ pub const ALL: &[&ConnectorDescriptor] = &[
 /// The kind with this name.
 pub fn find(kind: &str) -> Option<&'static ConnectorDescriptor> {
     ALL.iter().copied().find(|d| d.kind == kind)
+}
+
+/// Reads the settings of a connector from what its entry in a configuration says.
+fn settings<T: serde::de::DeserializeOwned>(
+    instance: &str,
+    settings: serde_json::Value,
+) -> Result<T, Fault> {
+    serde_json::from_value(settings).map_err(|e| {
+        let message = format!("settings of {instance}: {e}");
+        Fault::halt(Stage::Read, Code::Configuration, message)
+    })
 }

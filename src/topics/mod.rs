@@ -7,7 +7,7 @@
 mod need;
 mod plan;
 
-pub use need::{Missing, Need, needs_of, verify};
+pub use need::{Missing, Need, needs_of, needs_of_connector, verify};
 pub use plan::{Plan, Step};
 
 use crate::codec::subject;

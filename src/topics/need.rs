@@ -1,8 +1,8 @@
 //! What a process needs of the log before it starts, and what to do where that is missing.
 
-use crate::contract::Catalogue;
+use crate::contract::{Catalogue, topic};
 use crate::log::{Log, LogError, TopicSpec};
-use crate::pipeline::ProcessorDescriptor;
+use crate::pipeline::{ConnectorDescriptor, ProcessorDescriptor};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -36,7 +36,7 @@ impl Need {
 /// What a processor needs: its inputs, state and dead letters with equal partition counts, its
 /// tables and outputs, and where its outcomes are counted.
 pub fn needs_of(processor: &ProcessorDescriptor, catalogue: &Catalogue) -> Vec<Need> {
-    let mut needs = vec![Need::of(crate::contract::topic::OPS_DISPOSITION)];
+    let mut needs = vec![Need::of(topic::OPS_DISPOSITION)];
     if let Some((first, others)) = processor.inputs.split_first() {
         needs.push(Need::of(*first));
         needs.extend(others.iter().map(|topic| Need::like(*topic, *first)));
@@ -49,6 +49,31 @@ pub fn needs_of(processor: &ProcessorDescriptor, catalogue: &Catalogue) -> Vec<N
     }
     needs.extend(processor.tables.iter().copied().map(Need::of));
     needs.extend(processor.outputs.iter().copied().map(Need::of));
+    needs
+}
+
+/// What a connector named `instance` needs: what its source writes and its sink reads, the topics of
+/// its own, and where its cursor is kept and its outcomes are counted.
+pub fn needs_of_connector(
+    instance: &str,
+    kind: &ConnectorDescriptor,
+    catalogue: &Catalogue,
+) -> Vec<Need> {
+    let mut needs = vec![Need::of(catalogue.dead_letter_topic(instance))];
+    if let (Some(_), Some(input)) = (&kind.sink, kind.accepts.first()) {
+        needs.push(Need::of(topic::OPS_DISPOSITION));
+        needs.extend(kind.accepts.iter().copied().map(Need::of));
+        for own in [
+            catalogue.dead_letter_topic(instance),
+            catalogue.receipt_topic(instance),
+        ] {
+            needs.push(Need::like(own, *input));
+        }
+    }
+    if !kind.emits.is_empty() {
+        needs.push(Need::of(topic::SOURCE_CURSOR));
+        needs.extend(kind.emits.iter().copied().map(Need::of));
+    }
     needs
 }
 

@@ -12,8 +12,7 @@ mod sink;
 use crate::config::Secret;
 use crate::contract::topic;
 use crate::pipeline::{
-    Capabilities, Check, Code, Connector, ConnectorDescriptor, Evidence, Fault, Idempotency, Sink,
-    Source, Stage,
+    Capabilities, Check, Connector, ConnectorDescriptor, Evidence, Idempotency, Sink, Source,
 };
 use client::Client;
 use schemars::JsonSchema;
@@ -30,13 +29,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     evidence: Evidence::Documentation,
     settings: || schemars::schema_for!(Settings),
     build: |instance, settings| {
-        let settings: Settings = serde_json::from_value(settings).map_err(|e| {
-            Fault::halt(
-                Stage::Read,
-                Code::Configuration,
-                format!("settings of {instance}: {e}"),
-            )
-        })?;
+        let settings: Settings = super::settings(instance, settings)?;
         Ok(Arc::new(Medusa {
             client: Arc::new(Client::new(instance, settings)?),
         }))

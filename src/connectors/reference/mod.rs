@@ -5,9 +5,7 @@ mod source;
 
 use crate::contract::topic;
 use crate::domain::Decimal;
-use crate::pipeline::{
-    Check, Code, Connector, ConnectorDescriptor, Evidence, Fault, Sink, Source, Stage,
-};
+use crate::pipeline::{Check, Connector, ConnectorDescriptor, Evidence, Sink, Source};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -27,13 +25,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     evidence: Evidence::RealSystem,
     settings: || schemars::schema_for!(Settings),
     build: |instance, settings| {
-        let settings: Settings = serde_json::from_value(settings).map_err(|e| {
-            Fault::halt(
-                Stage::Read,
-                Code::Configuration,
-                format!("settings of {instance}: {e}"),
-            )
-        })?;
+        let settings: Settings = super::settings(instance, settings)?;
         Ok(Arc::new(Reference {
             instance: instance.to_owned(),
             settings,

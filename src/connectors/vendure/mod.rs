@@ -11,8 +11,7 @@ mod sink;
 use crate::config::Secret;
 use crate::contract::topic;
 use crate::pipeline::{
-    Capabilities, Check, Code, Connector, ConnectorDescriptor, Evidence, Fault, Idempotency, Sink,
-    Source, Stage,
+    Capabilities, Check, Connector, ConnectorDescriptor, Evidence, Idempotency, Sink, Source,
 };
 use client::Client;
 use schemars::JsonSchema;
@@ -29,13 +28,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     evidence: Evidence::Documentation,
     settings: || schemars::schema_for!(Settings),
     build: |instance, settings| {
-        let settings: Settings = serde_json::from_value(settings).map_err(|e| {
-            Fault::halt(
-                Stage::Read,
-                Code::Configuration,
-                format!("settings of {instance}: {e}"),
-            )
-        })?;
+        let settings: Settings = super::settings(instance, settings)?;
         Ok(Arc::new(Vendure {
             client: Arc::new(Client::new(instance, settings)?),
         }))

@@ -14,13 +14,9 @@ use super::{
     Admin, Consumer, GroupSpec, Isolation, Log, LogError, Offset, Producer, ProducerSpec, Reader,
     TopicPartition,
 };
-use crate::config::Secret;
+pub use crate::config::KafkaSettings;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use schemars::JsonSchema;
-use serde::Deserialize;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Longest wait for an answer of the broker to one call.
@@ -28,56 +24,7 @@ const CALL_TIME_MAX: Duration = Duration::from_secs(10);
 /// A member that has heard of no broker asks for one this often, and waits no longer for the answer.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How to reach a cluster.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct KafkaSettings {
-    /// Addresses to begin with: `host:port,host:port`.
-    pub bootstrap: String,
-    /// Encryption, and certificates where the defaults of the system do not do.
-    pub tls: Option<Tls>,
-    /// Authentication by user and password.
-    pub sasl: Option<Sasl>,
-    /// Further settings by librdkafka's names; they come last and win.
-    #[serde(default)]
-    pub extra: BTreeMap<String, String>,
-}
-
-/// Encryption of the connection.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// File with the authorities that sign the brokers' certificates (PEM).
-    pub ca: Option<PathBuf>,
-    /// File with the client's certificate (PEM).
-    pub certificate: Option<PathBuf>,
-    /// File with the client's key (PEM).
-    pub key: Option<PathBuf>,
-}
-
-/// Authentication by user and password.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Sasl {
-    /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.
-    pub mechanism: String,
-    /// User.
-    pub username: String,
-    /// Password, by reference: `${env:NAME}` or `${file:PATH}`.
-    pub password: Secret,
-}
-
 impl KafkaSettings {
-    /// A cluster without encryption or authentication.
-    pub fn plain(bootstrap: impl Into<String>) -> Self {
-        KafkaSettings {
-            bootstrap: bootstrap.into(),
-            tls: None,
-            sasl: None,
-            extra: BTreeMap::new(),
-        }
-    }
-
     fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
@@ -101,6 +48,9 @@ impl KafkaSettings {
                 if let Some(file) = file {
                     config.set(name, file.display().to_string());
                 }
+            }
+            if let Some(password) = &tls.key_password {
+                config.set("ssl.key.password", password.reveal());
             }
         }
         if let Some(sasl) = &self.sasl {
