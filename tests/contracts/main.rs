@@ -219,19 +219,113 @@ fn writers_that_mean_something_else_are_refused() {
         Some(Code::IncompatibleSchema),
         "another scale"
     );
-    let retyped = through(
-        |j| {
-            fields(j)
-                .iter_mut()
-                .find(|f| f["name"] == "sku")
-                .expect("sku")["type"] = "bytes".into()
-        },
-        |_| {},
-    );
-    assert!(
-        retyped.is_err() || matches!(retyped, Ok(Event::StockChanged(_))),
-        "bytes and strings are one in Avro"
-    );
+    for kind in ["bytes", "int", "boolean"] {
+        let retyped = through(
+            |j| {
+                fields(j)
+                    .iter_mut()
+                    .find(|f| f["name"] == "sku")
+                    .expect("sku")["type"] = kind.into()
+            },
+            |_| {},
+        );
+        assert_eq!(
+            retyped.err(),
+            Some(Code::IncompatibleSchema),
+            "a text that was {kind}"
+        );
+    }
     let renamed = through(|j| j["name"] = "StockMoved".into(), |_| {});
     assert_eq!(renamed.err(), Some(Code::WrongContract));
+}
+
+#[test]
+fn a_whole_number_may_have_been_narrower() {
+    let narrow = |j: &mut serde_json::Value| {
+        let position = fields(&mut fields(j)[0]["type"])
+            .iter_mut()
+            .find(|f| f["name"] == "sourcePosition")
+            .expect("sourcePosition");
+        position["type"] = "int".into();
+    };
+    let found = through(narrow, |fields| {
+        let Value::Record(meta) = &mut fields[0].1 else {
+            panic!("meta")
+        };
+        let position = meta.iter_mut().find(|(n, _)| n == "sourcePosition");
+        position.expect("sourcePosition").1 = Value::Int(-7);
+    });
+    match found {
+        Ok(Event::StockChanged(event)) => assert_eq!(event.meta.source_position, -7),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The schema as a later version may be: each enum knows one symbol more, each record has one field
+/// more, before all others.
+fn evolve(schema: &mut serde_json::Value) {
+    match schema {
+        serde_json::Value::Array(branches) => branches.iter_mut().for_each(evolve),
+        serde_json::Value::Object(object) => {
+            if let Some(symbols) = object.get_mut("symbols").and_then(|s| s.as_array_mut()) {
+                symbols.push("LATER".into());
+            }
+            for key in ["type", "items", "values"] {
+                if let Some(inner) = object.get_mut(key) {
+                    evolve(inner);
+                }
+            }
+            if let Some(fields) = object.get_mut("fields").and_then(|f| f.as_array_mut()) {
+                fields.iter_mut().for_each(evolve);
+                let later = serde_json::json!({"name": "later", "type": "string", "default": ""});
+                fields.insert(0, later);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What a reader of today makes of a later version's value.
+fn as_of_today(value: Value) -> Value {
+    match value {
+        Value::Record(fields) => {
+            let known = fields.into_iter().filter(|(name, _)| name != "later");
+            Value::Record(known.map(|(n, v)| (n, as_of_today(v))).collect())
+        }
+        Value::Enum(_, symbol) if symbol == "LATER" => Value::Enum(0, "UNKNOWN".into()),
+        Value::Array(all) => Value::Array(all.into_iter().map(as_of_today).collect()),
+        Value::Map(all) => Value::Map(all.into_iter().map(|(k, v)| (k, as_of_today(v))).collect()),
+        Value::Union(branch, value) => Value::Union(branch, Box::new(as_of_today(*value))),
+        other => other,
+    }
+}
+
+#[test]
+fn a_later_version_of_every_contract_is_understood() {
+    let catalogue = Catalogue::compiled();
+    let mut tested = 0;
+    for (name, text) in Event::CONTRACTS {
+        let Some(topic) = catalogue.topics().iter().find(|t| t.contract == *name) else {
+            continue;
+        };
+        let today = schema(text);
+        let mut later: serde_json::Value = serde_json::from_str(text).expect("JSON");
+        evolve(&mut later);
+        let later_text = later.to_string();
+        let later = schema(&later_text);
+        let codec = Codec::new(Arc::new(Only(later_text)), catalogue);
+        for seed in 0..50 {
+            let value = values::value(&later, &mut StdRng::seed_from_u64(seed), 0);
+            let expected = write(&today, as_of_today(value.clone()));
+            let expected = Event::decode(name, &mut &expected[..]).expect("compiled in");
+            let mut record = record(write(&later, value));
+            record.origin.topic = Arc::from(topic.name.as_str());
+            let found = codec
+                .decode(&record)
+                .unwrap_or_else(|f| panic!("{name} seed {seed}: {f}"));
+            assert_eq!(Ok(found), expected, "{name} seed {seed}");
+        }
+        tested += 1;
+    }
+    assert!(tested >= 30, "{tested} contracts");
 }

@@ -138,6 +138,7 @@ proptest! {
             &Sources {
                 schemas: vec![file("schemas/x/X.v1.avsc", next.to_string())],
                 topics: file("topics.yaml", next.to_string()),
+                lock: file("schemas/published.lock", next.to_string()),
             },
             &[],
         );
@@ -150,7 +151,11 @@ proptest! {
             prop_assert!(!error.to_string().is_empty());
         }
         let file = |path: &str| Source { path: path.into(), text: text.clone() };
-        let sources = Sources { schemas: vec![file("schemas/x/X.v1.avsc")], topics: file("topics.yaml") };
+        let sources = Sources {
+            schemas: vec![file("schemas/x/X.v1.avsc")],
+            topics: file("topics.yaml"),
+            lock: file("schemas/published.lock"),
+        };
         prop_assert!(!lint(&sources, &[]).is_empty());
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 /// Lines by the path to a value, its keys and indices joined by dots.
 #[derive(Default)]
-pub(super) struct Lines(HashMap<String, usize>);
+pub struct Lines(HashMap<String, usize>);
 
 impl Lines {
     /// Where the values of `text` stand; nothing is known of a text that is no YAML.

@@ -1,16 +1,22 @@
-//! Lints `schemas/` and `topics.yaml`: every mistake at once, each with file, line, field, cause
+//! Lints `schemas/`, `schemas/published.lock` and `topics.yaml`: every mistake at once, each with file, line, field, cause
 //! and remedy.
 //!
-//! Pure: [`Sources::read`] reads the files, [`lint`] judges their texts. Whether a published schema
-//! still is what it was when it was published is not judged here but by its golden bytes.
+//! Pure: [`Sources::read`] reads the files, [`lint`] judges their texts.
 
 mod catalogue;
 mod lines;
+mod lock;
 mod schemas;
+
+pub use lines::Lines;
+pub use lock::digest;
 
 use std::fmt;
 use std::io;
 use std::path::Path;
+
+/// Where the digests of published schemas stand.
+const LOCK: &str = "schemas/published.lock";
 
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,10 +59,12 @@ pub struct Sources {
     pub schemas: Vec<Source>,
     /// The catalogue.
     pub topics: Source,
+    /// Digests of the published schemas, [`digest`] for each.
+    pub lock: Source,
 }
 
 impl Sources {
-    /// Reads `schemas/<domain>/*.avsc` and `topics.yaml` of a project.
+    /// Reads `schemas/<domain>/*.avsc`, `schemas/published.lock` and `topics.yaml` of a project.
     ///
     /// # Errors
     /// When a file or folder cannot be read, with its path.
@@ -75,6 +83,13 @@ impl Sources {
         Ok(Sources {
             schemas,
             topics: source(project, &project.join("topics.yaml"))?,
+            lock: match source(project, &project.join(LOCK)) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Source {
+                    path: LOCK.to_owned(),
+                    text: String::new(),
+                },
+                lock => lock?,
+            },
         })
     }
 }
@@ -109,6 +124,7 @@ pub fn lint(sources: &Sources, readers: &[&str]) -> Vec<Finding> {
     let mut found = Vec::new();
     let contracts = schemas::lint(&sources.schemas, &mut found);
     catalogue::lint(&sources.topics, &contracts, readers, &mut found);
+    lock::lint(&sources.lock, &sources.schemas, &sources.topics, &mut found);
     found.sort();
     found.dedup();
     found

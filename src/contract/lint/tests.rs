@@ -36,6 +36,33 @@ fn the_projects_own_contracts_have_no_mistake() {
 }
 
 #[test]
+fn what_was_published_stays_as_it_is() {
+    let found = after(|sources| {
+        let change = schema(sources, "StockChanged");
+        replace(change, "strictly > 0", "more than 0");
+        sources
+            .schemas
+            .retain(|s| !s.path.ends_with("/Location.v1.avsc"));
+        let lock = &mut sources.lock.text;
+        let line = lock
+            .lines()
+            .find(|l| l.contains("StockLevel"))
+            .expect("held");
+        *lock = lock.replace(&format!("{line}\n"), "");
+        lock.push_str("gibberish\n");
+    });
+    let text = found.join("\n");
+    for part in [
+        "schemas/stock/StockChanged.v1.avsc:1: retail.stock.v1.StockChanged v1 is published and has changed; take the change back, and write it into a file of the next version",
+        "retail.master.v1.Location v1 is published, and its file is gone",
+        "retail.stock.v1.StockLevel is published, and schemas/published.lock does not hold it; add the line retail.stock.v1.StockLevel v1 ",
+        "\"gibberish\" is no line of the lock",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+}
+
+#[test]
 fn every_mistake_is_told_at_once_with_file_and_line() {
     let found = after(|sources| {
         replace(&mut sources.topics, "class: P0", "class: P9");
