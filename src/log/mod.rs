@@ -164,7 +164,9 @@ pub type Offsets = BTreeMap<TopicPartition, i64>;
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The broker cannot be reached.
-    #[error("cannot reach the log at {address}: {cause}")]
+    #[error(
+        "cannot reach the log at {address}: {cause}; start it, or name another with --bootstrap"
+    )]
     Unreachable {
         /// Bootstrap address.
         address: String,
@@ -172,7 +174,9 @@ pub enum LogError {
         cause: String,
     },
     /// The broker refused the credentials.
-    #[error("the log at {address} refused the credentials: {cause}")]
+    #[error(
+        "the log at {address} refused the credentials: {cause}; correct user, password and rights under `log: sasl:` of the configuration"
+    )]
     Unauthorised {
         /// Bootstrap address.
         address: String,
