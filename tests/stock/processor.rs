@@ -497,10 +497,16 @@ fn exceptions_are_raised_once_and_closed_when_the_cause_is_gone() {
     let said = ledger.send(KEY, vec![loss(2, 1).into()]);
     assert_eq!(said.cases(), [open("OVERCOMMITTED")]);
     let said = ledger.send(KEY, vec![loss(3, 1).into()]);
-    assert_eq!(said.cases(), [], "the case is open already");
+    assert_eq!(said.cases(), [open("OVERCOMMITTED")], "more is at risk");
     let said = ledger.send(KEY, vec![loss(4, 2).into()]);
-    assert_eq!(said.cases(), [open("NEGATIVE_ON_HAND")]);
-    let said = ledger.send(KEY, vec![receipt(5, 9)]);
+    assert_eq!(
+        said.cases(),
+        [open("NEGATIVE_ON_HAND")],
+        "all was at risk already"
+    );
+    let said = ledger.send(KEY, vec![loss(5, 1).into()]);
+    assert_eq!(said.cases(), [], "the cases are open already");
+    let said = ledger.send(KEY, vec![receipt(6, 10)]);
     assert_eq!(
         said.cases(),
         [closed("OVERCOMMITTED"), closed("NEGATIVE_ON_HAND")]

@@ -183,7 +183,8 @@ impl Position<'_> {
         }
     }
 
-    /// Raises and closes what follows from the level as a whole.
+    /// Raises and closes what follows from the level as a whole. How much claims exceed the stock is
+    /// told whenever it changes: other orders are at risk then.
     pub(super) fn raise_changes(
         &mut self,
         level: &Level,
@@ -192,7 +193,7 @@ impl Position<'_> {
         let before = self.before.unwrap_or_default();
         let version = self.ledger.level_version();
         let (was, is) = (before.overcommitted, level.overcommitted);
-        if is.is_positive() && !was.is_positive() {
+        if is.is_positive() && is != was {
             let shelf = StateShelf::new(self.key, context.state());
             let at_risk = self.ledger.at_risk(AT_RISK_MAX, &shelf);
             let at_risk = at_risk.map_err(|refusal| damaged(self.key, refusal))?;
