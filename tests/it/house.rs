@@ -146,7 +146,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("config", &["domain", "contract"]),
     ("codec", &["domain", "contract", "pipeline"]),
     ("log", &["pipeline", "config"]),
-    ("state", &["pipeline"]),
+    ("state", &["domain", "pipeline"]),
     ("telemetry", &["contract", "pipeline"]),
     (
         "registry",

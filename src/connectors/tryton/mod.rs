@@ -54,8 +54,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     evidence: Evidence::RealSystem,
     settings: || schemars::schema_for!(Settings),
     build: |instance, settings| {
-        let settings: Settings = serde_json::from_value(settings)
-            .map_err(|e| configuration(format!("settings of {instance}: {e}")))?;
+        let settings: Settings = super::settings(instance, settings)?;
         settings.check(instance)?;
         Ok(Arc::new(Tryton {
             instance: instance.to_owned(),
