@@ -159,19 +159,21 @@ impl Shop {
             self.open.remove(&name).ok_or_else(|| missing(&name))?;
             return Ok(Value::Null);
         }
-        let within = text("in");
-        let mut transaction = match &within {
-            Some(name) => self.open.remove(name).ok_or_else(|| missing(name))?,
-            None => self.transaction(),
+        if let Some(name) = text("in") {
+            let mut transaction = self.open.remove(&name).ok_or_else(|| missing(&name))?;
+            let done = self.act_in(&mut transaction, action);
+            self.open.insert(name, transaction);
+            return done;
+        }
+        // What is over at once needs no copy of the books; nothing is written before all is checked.
+        self.now = self.now.plus(Duration::from_secs(1));
+        let mut transaction = Transaction {
+            started_at: self.now,
+            store: std::mem::take(&mut self.store),
+            written: BTreeSet::new(),
         };
         let done = self.act_in(&mut transaction, action);
-        match within {
-            Some(name) => {
-                self.open.insert(name, transaction);
-            }
-            None if done.is_ok() => self.commit(transaction),
-            None => {}
-        }
+        self.store = transaction.store;
         done
     }
 

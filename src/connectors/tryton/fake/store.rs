@@ -208,21 +208,21 @@ impl Store {
         let has_active = fields.iter().any(|(name, _)| *name == "active");
         let only_active =
             has_active && !query.archived && !query.domain.to_string().contains("\"active\"");
-        // An empty table knows its fields too.
-        self.matches(query.model, 0, &Stored::default(), query.domain)?;
-        let mut found = Vec::new();
-        for (id, row) in table {
+        self.check_domain(query.model, query.domain)?;
+        let matching = table.iter().filter(|(id, row)| {
             let hidden = only_active && row.values.get("active") == Some(&json!(false));
-            if !hidden && self.matches(query.model, *id, row, query.domain)? {
-                found.push((*id, row));
-            }
-        }
+            !hidden && self.matches(**id, row, query.domain)
+        });
+        let mut found: Vec<(i64, &Stored)> = matching.map(|(id, row)| (*id, row)).collect();
         for by in query.order.as_array().into_iter().flatten().rev() {
             let name = by[0].as_str().unwrap_or_default();
             self.field(query.model, name)?;
             found.sort_by(|a, b| {
-                let order = compare(&self.value(a.0, a.1, name), &self.value(b.0, b.1, name));
-                let order = order.unwrap_or(Ordering::Equal);
+                let order = match (a.1.stamp(name), b.1.stamp(name)) {
+                    (Some(a), Some(b)) => a.cmp(&b),
+                    _ => compare(&self.value(a.0, a.1, name), &self.value(b.0, b.1, name))
+                        .unwrap_or(Ordering::Equal),
+                };
                 if by[1] == "DESC" {
                     order.reverse()
                 } else {
@@ -234,47 +234,59 @@ impl Store {
         Ok(ids.skip(query.offset).take(query.limit).collect())
     }
 
-    fn matches(&self, model: &str, id: i64, row: &Stored, domain: &Value) -> Result<bool, Refused> {
-        let Some(parts) = domain.as_array() else {
-            return Err(Refused::error("invalid domain"));
+    /// All fields and operators of a domain, whether or not a row needs them.
+    fn check_domain(&self, model: &str, domain: &Value) -> Result<(), Refused> {
+        let parts = domain
+            .as_array()
+            .ok_or_else(|| Refused::error("invalid domain"))?;
+        let Some((name, operator, _)) = clause(parts) else {
+            let parts = parts.iter().filter(|p| !p.is_string());
+            return parts
+                .into_iter()
+                .try_for_each(|p| self.check_domain(model, p));
         };
-        let is_clause = parts.len() == 3 && parts[0].is_string() && parts[1].is_string();
-        if is_clause && parts[0] != "OR" {
-            return self.holds(model, id, row, parts);
-        }
-        let any = parts.first().is_some_and(|p| p == "OR");
-        let (mut all_hold, mut some_hold) = (true, false);
-        for part in parts.iter().filter(|p| !p.is_string()) {
-            let holds = self.matches(model, id, row, part)?;
-            all_hold &= holds;
-            some_hold |= holds;
-        }
-        Ok(if any { some_hold } else { all_hold })
-    }
-
-    fn holds(&self, model: &str, id: i64, row: &Stored, clause: &[Value]) -> Result<bool, Refused> {
-        let name = clause[0].as_str().unwrap_or_default();
         if self.field(model, name)? == Quantity {
             return Err(Refused::error("quantity cannot be searched for"));
         }
-        let (value, operand) = (self.value(id, row, name), &clause[2]);
-        let order = compare(&value, operand);
-        let among = |list: &Value| {
-            let list = list.as_array().map_or(&[][..], Vec::as_slice);
+        match ["=", "!=", ">", ">=", "<", "<=", "in", "not in"].contains(&operator) {
+            true => Ok(()),
+            false => Err(Refused::unknown(operator)),
+        }
+    }
+
+    fn matches(&self, id: i64, row: &Stored, domain: &Value) -> bool {
+        let parts = domain.as_array().map_or(&[][..], Vec::as_slice);
+        if let Some((name, operator, operand)) = clause(parts) {
+            return self.holds(id, row, name, operator, operand);
+        }
+        let mut inner = parts.iter().filter(|p| !p.is_string());
+        match parts.first().is_some_and(|p| p == "OR") {
+            true => inner.any(|p| self.matches(id, row, p)),
+            false => inner.all(|p| self.matches(id, row, p)),
+        }
+    }
+
+    fn holds(&self, id: i64, row: &Stored, name: &str, operator: &str, operand: &Value) -> bool {
+        let order = match row.stamp(name) {
+            Some(stamp) => rows::stamp(operand).map(|o| stamp.cmp(&o)),
+            None => compare(&self.value(id, row, name), operand),
+        };
+        let among = || {
+            let value = self.value(id, row, name);
+            let list = operand.as_array().map_or(&[][..], Vec::as_slice);
             list.iter()
                 .any(|v| compare(&value, v) == Some(Ordering::Equal))
         };
-        Ok(match clause[1].as_str().unwrap_or_default() {
+        match operator {
             "=" => order == Some(Ordering::Equal),
             "!=" => order != Some(Ordering::Equal),
             ">" => order == Some(Ordering::Greater),
             ">=" => matches!(order, Some(Ordering::Greater | Ordering::Equal)),
             "<" => order == Some(Ordering::Less),
             "<=" => matches!(order, Some(Ordering::Less | Ordering::Equal)),
-            "in" => among(operand),
-            "not in" => !among(operand),
-            other => return Err(Refused::unknown(other)),
-        })
+            "in" => among(),
+            _ => !among(),
+        }
     }
 
     /// Fields of rows. A related row's field, `product.code`, comes in an object `product.`.
@@ -372,6 +384,26 @@ impl Store {
                 quantity * f64::from(sign)
             })
             .sum()
+    }
+}
+
+impl Stored {
+    fn stamp(&self, name: &str) -> Option<Timestamp> {
+        match name {
+            "create_date" => Some(self.created_at),
+            "last_modified_at" => Some(self.written_at.unwrap_or(self.created_at)),
+            _ => None,
+        }
+    }
+}
+
+/// Field, operator and operand, where it is one clause.
+fn clause(parts: &[Value]) -> Option<(&str, &str, &Value)> {
+    match parts {
+        [name, operator, operand] if name != "OR" => {
+            Some((name.as_str()?, operator.as_str()?, operand))
+        }
+        _ => None,
     }
 }
 
