@@ -8,11 +8,12 @@ use crossdock::connectors;
 use crossdock::contract::event::{Event, StockState};
 use crossdock::domain::Decimal;
 use crossdock::pipeline::{
-    ConnectorDescriptor, Cursor, Fake, FakeFault, FakeOptions, Source, SourceBatch, SourceRecord,
-    Verdict,
+    Connector, ConnectorDescriptor, Cursor, Fake, FakeFault, FakeOptions, Source, SourceBatch,
+    SourceRecord, Verdict,
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Polls without anything new after which a source is taken to have read everything.
@@ -21,7 +22,7 @@ const IDLE_POLLS: usize = 21;
 /// A connector under test, and what it has made durable.
 pub struct Reader {
     descriptor: &'static ConnectorDescriptor,
-    settings: Value,
+    connector: Arc<dyn Connector>,
     source: Box<dyn Source>,
     pub cursors: BTreeMap<String, Cursor>,
     /// Every poll that brought something: shard, cursor before, batch.
@@ -30,20 +31,19 @@ pub struct Reader {
 
 impl Reader {
     pub fn new(descriptor: &'static ConnectorDescriptor, settings: Value) -> Reader {
-        let source = build(descriptor, settings.clone()).source();
+        let connector = build(descriptor, settings);
         Reader {
             descriptor,
-            settings,
-            source: source.expect("a source"),
+            source: connector.source().expect("a source"),
+            connector,
             cursors: BTreeMap::new(),
             polls: Vec::new(),
         }
     }
 
-    /// As after a crash: a new process that knows the durable cursors.
+    /// As after a crash: a new source that knows the durable cursors.
     pub fn restart(&mut self) {
-        let source = build(self.descriptor, self.settings.clone()).source();
-        self.source = source.expect("a source");
+        self.source = self.connector.source().expect("a source");
     }
 
     pub fn shards(&self) -> Vec<String> {
@@ -266,8 +266,11 @@ async fn a_restart_from_any_durable_cursor_tells_the_same_events() {
                     .flat_map(|(_, _, batch)| batch.records.clone())
                     .collect()
             };
+        let mut again = Reader::new(descriptor, settings);
         for (at, (shard, before, _)) in reader.polls.iter().enumerate() {
-            let mut again = Reader::new(descriptor, settings.clone());
+            again.restart();
+            again.cursors.clear();
+            again.polls.clear();
             if let Some(cursor) = before {
                 again.cursors.insert(shard.clone(), cursor.clone());
             }

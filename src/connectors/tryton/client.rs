@@ -89,29 +89,32 @@ impl Client {
     }
 
     /// The user's company and language.
-    pub async fn company(&self) -> Result<(Option<i64>, String), Fault> {
+    ///
+    /// # Errors
+    /// A halt when the user has no company: nothing would be read.
+    pub async fn company(&self) -> Result<(i64, String), Fault> {
         let session = self.session(None).await?;
+        let company = session.context.get("company").and_then(Value::as_i64);
+        let company = company.ok_or_else(|| {
+            configuration(format!(
+                "user {} of {} has no company; set one in its preferences",
+                self.settings.username, self.name
+            ))
+        })?;
         let language = session.context.get("language").and_then(Value::as_str);
-        Ok((
-            session.context.get("company").and_then(Value::as_i64),
-            language.unwrap_or("en").to_owned(),
-        ))
+        Ok((company, language.unwrap_or("en").to_owned()))
     }
 
     /// Who we are, for people.
     pub async fn describe_login(&self) -> Result<String, Fault> {
+        let (company, _) = self.company().await?;
         let session = self.session(None).await?;
-        match session
-            .context
-            .get("company.rec_name")
-            .and_then(Value::as_str)
-        {
-            Some(company) => Ok(format!("company {company}")),
-            None => Err(configuration(format!(
-                "user {} of {} has no company; set one in its preferences",
-                self.settings.username, self.name
-            ))),
-        }
+        let name = session.context.get("company.rec_name");
+        let name = name.and_then(Value::as_str).map(str::to_owned);
+        Ok(format!(
+            "company {}",
+            name.unwrap_or_else(|| company.to_string())
+        ))
     }
 
     fn rows(&self, model: &str, answer: Value) -> Result<Vec<Row>, Fault> {

@@ -37,7 +37,7 @@ const COUNT_POLLS: u32 = 4;
 /// Counts that may wait to be compared; older ones are passed over.
 const COUNTS_MAX: usize = 1_000;
 /// Ranges of ids of all kinds in a bookmark: it must fit into one record.
-const RANGES_MAX: usize = 100_000;
+const RANGES_MAX: usize = 60_000;
 
 /// Where reading goes on.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -233,7 +233,7 @@ impl Stock {
         let mut told = Vec::new();
         for row in rows {
             let what = mark.settle(row);
-            if what != Told::Nothing && rows::integer(row, "company") == company {
+            if what != Told::Nothing && rows::integer(row, "company") == Some(company) {
                 told.push((row, what));
             }
         }
@@ -375,7 +375,7 @@ impl Stock {
         let found = mark.counts.poll(self.inventories()).await?;
         for row in &found.rows {
             let done = rows::text(row, "state") == Some("done");
-            if done && rows::integer(row, "company") == company {
+            if done && rows::integer(row, "company") == Some(company) {
                 let at = rows::modified_at(row).unwrap_or_default();
                 mark.waiting.insert(rows::id(row), at.0);
             }

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 /// Ranges of ids that are remembered at most. Beyond them the oldest stamps are let go, and a
 /// transaction that is as old and still open then brings its rows unseen: the bookmark must fit into
 /// one record.
-const RANGES_MAX: usize = 10_000;
+const RANGES_MAX: usize = 4_000;
 /// Rows listed in one call.
 const LISTED_ROWS: usize = 1_000;
 
