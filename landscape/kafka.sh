@@ -75,7 +75,8 @@ launch() { # NODE [JVM OPTION...]
 wait_ready() { # NODE
   local deadline=$((SECONDS + READY_SECONDS_MAX))
   until grep -q 'Kafka Server started' "$data/node$1.log" 2>/dev/null; do
-    pid "$1" >/dev/null || { tail -n 20 "$data/node$1.log" >&2; die "kafka node $1 died; see $data/node$1.log"; }
+    # Not by pid(): a moment after its start the process is not java yet.
+    kill -0 "$(<"$data/node$1.pid")" 2>/dev/null || { tail -n 20 "$data/node$1.log" >&2; die "kafka node $1 died; see $data/node$1.log"; }
     ((SECONDS < deadline)) || die "kafka node $1 is not ready after $READY_SECONDS_MAX s; see $data/node$1.log"
     sleep 0.02
   done

@@ -66,7 +66,8 @@ launch() { # JVM OPTION...
 wait_ready() {
   local deadline=$((SECONDS + READY_SECONDS_MAX))
   until curl -fsS "$(<"$data/registry.url")/subjects" >/dev/null 2>&1; do
-    pid >/dev/null || { tail -n 20 "$data/registry.log" >&2; die "the registry died; see $data/registry.log"; }
+    # Not by pid(): a moment after its start the process is not java yet.
+    kill -0 "$(<"$data/registry.pid")" 2>/dev/null || { tail -n 20 "$data/registry.log" >&2; die "the registry died; see $data/registry.log"; }
     ((SECONDS < deadline)) || die "the registry is not ready after $READY_SECONDS_MAX s; see $data/registry.log"
     sleep 0.05
   done

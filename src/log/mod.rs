@@ -214,8 +214,9 @@ pub enum LogError {
     /// Of a consumer: it is of no more use and must be made anew.
     #[error("the client can no longer be used: {0}")]
     Fatal(String),
-    /// Another consumer with the same static member id has taken this one's place. This one gets
-    /// nothing any more; only a consumer with an id of its own would.
+    /// Another consumer with the same static member id has taken this one's place, and this one gets
+    /// nothing any more. After an outage the other may be this one itself: a request that was under
+    /// way when it joined again.
     #[error("another instance of the same name runs: {0}")]
     Replaced(String),
     /// The operation did not finish in time and had no effect.
@@ -364,6 +365,9 @@ pub trait Admin: Send + Sync {
         group: &str,
         partitions: &[TopicPartition],
     ) -> Result<Offsets, LogError>;
+    /// Whether `group` has a static member with this id. One that is dead is a member until its
+    /// session has run out.
+    fn has_member(&self, group: &str, member: &str) -> Result<bool, LogError>;
     /// Number of brokers that are up.
     fn brokers(&self) -> Result<usize, LogError>;
 }

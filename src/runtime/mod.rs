@@ -25,7 +25,7 @@ mod tables;
 use crate::domain::Timestamp;
 pub use backoff::Backoff;
 pub use processor_task::ProcessorTask;
-pub use settings::{TaskSettings, group_id};
+pub use settings::{Membership, TaskSettings, group_id};
 pub use sink_task::SinkTask;
 pub use source_task::SourceTask;
 

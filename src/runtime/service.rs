@@ -9,7 +9,7 @@
 //! minutes is not live.
 
 use super::backoff::Backoff;
-use super::{ProcessorTask, Progress, SinkTask, SourceTask};
+use super::{Membership, ProcessorTask, Progress, SinkTask, SourceTask};
 use crate::pipeline::{Clock, Code, Fault, SystemClock, Verdict};
 use crate::telemetry::Telemetry;
 use std::cell::{Cell, RefCell};
@@ -32,6 +32,8 @@ const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
 const STEP_TIME_MAX: Duration = Duration::from_secs(240);
 /// How often the progress of a restore is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+/// Shortest wait before somebody else is looked for.
+const RETRY_WAIT_MIN: Duration = Duration::from_secs(1);
 /// Longest wait before a step that failed is tried again.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -193,7 +195,13 @@ impl Service {
                 if watch.note(&result) {
                     continue;
                 }
-                watch.pause(result.err());
+                if watch.pause(result.err(), || task.membership()) {
+                    drop(task);
+                    let Some(made) = watch.until_made(&make) else {
+                        return;
+                    };
+                    task = made;
+                }
             }
             task.close();
         })
@@ -215,8 +223,12 @@ impl Service {
                 };
                 while watch.goes_on() {
                     let result = task.step(SINK_WAIT).await;
-                    if !watch.note(&result) {
-                        watch.pause(result.err());
+                    if !watch.note(&result) && watch.pause(result.err(), || task.membership()) {
+                        drop(task);
+                        let Some(made) = watch.until_made(&make) else {
+                            return;
+                        };
+                        task = made;
                     }
                 }
                 task.close(CLOSE_TIME_MAX).await;
@@ -246,10 +258,16 @@ impl Service {
                         () = watch.stopped() => break,
                     };
                     let idle = matches!(result, Ok(Progress::Idle { .. } | Progress::Unassigned));
-                    if !watch.note(&result) {
-                        watch.pause(result.err());
-                    } else if idle {
-                        watch.wait(SOURCE_WAIT);
+                    if watch.note(&result) {
+                        if idle {
+                            watch.wait(SOURCE_WAIT);
+                        }
+                    } else if watch.pause(result.err(), || task.membership()) {
+                        drop(task);
+                        let Some(made) = watch.until_made(&make) else {
+                            return;
+                        };
+                        task = made;
                     }
                 }
             });
@@ -331,7 +349,7 @@ impl Watch {
         while self.goes_on() {
             match make() {
                 Ok(task) => return Some(task),
-                Err(fault) => self.pause(Some(fault)),
+                Err(fault) => self.retry(&fault),
             }
         }
         None
@@ -381,21 +399,54 @@ impl Watch {
         }
     }
 
-    /// Waits after a fault, as long as it says or longer each time.
-    fn pause(&self, fault: Option<Fault>) {
-        let Some(fault) = fault else { return };
+    /// Waits after a fault, as long as it says or longer each time. Returns whether the task is of no
+    /// more use and must be made anew.
+    fn pause(&self, fault: Option<Fault>, membership: impl Fn() -> Membership) -> bool {
+        let Some(fault) = fault else { return false };
+        if fault.code == Code::NameTaken {
+            return self.has_name(&fault, &membership());
+        }
+        self.retry(&fault);
+        false
+    }
+
+    /// The group has somebody else for this task's name. Whoever that is keeps the name beyond a
+    /// session; what this task itself left behind in an outage does not.
+    fn has_name(&self, fault: &Fault, membership: &Membership) -> bool {
+        self.telemetry.fault(&self.reader, fault.code);
+        self.telemetry.ready(&self.name, false);
+        let words = fault.to_string();
+        tracing::warn!(
+            task = self.name,
+            cause = words,
+            "will look whether another instance of this name runs"
+        );
+        self.health
+            .set(&self.name, Condition::Retrying(words.clone()));
+        while self.goes_on() {
+            self.wait(2 * membership.session_timeout + RETRY_WAIT_MIN);
+            match membership.is_taken() {
+                Ok(true) => {
+                    self.replaced.replace(Some(words.clone()));
+                }
+                Ok(false) => return self.goes_on(),
+                Err(error) => self
+                    .health
+                    .set(&self.name, Condition::Retrying(error.to_string())),
+            }
+        }
+        false
+    }
+
+    fn retry(&self, fault: &Fault) {
         self.tries.set(self.tries.get() + 1);
         self.telemetry.fault(&self.reader, fault.code);
         self.telemetry.ready(&self.name, false);
         let backoff = Backoff::default();
         let words = fault.to_string();
-        if fault.code == Code::NameTaken {
-            self.replaced.replace(Some(words));
-            return;
-        }
         let wait = match fault.verdict {
             Verdict::Halt => {
-                tracing::error!(task = self.name, code = %fault.code, cause = words, source = source_of(&fault), "halted until somebody mends this; will look again in 30 s");
+                tracing::error!(task = self.name, code = %fault.code, cause = words, source = source_of(fault), "halted until somebody mends this; will look again in 30 s");
                 self.health.set(&self.name, Condition::Halted(words));
                 backoff.longest
             }
@@ -405,7 +456,7 @@ impl Watch {
                     Verdict::Retry { after } => after,
                     _ => None,
                 };
-                tracing::warn!(task = self.name, code = %fault.code, cause = words, source = source_of(&fault), tries = self.tries.get(), "will try again");
+                tracing::warn!(task = self.name, code = %fault.code, cause = words, source = source_of(fault), tries = self.tries.get(), "will try again");
                 self.health.set(&self.name, Condition::Retrying(words));
                 after.unwrap_or_else(|| {
                     backoff

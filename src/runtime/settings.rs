@@ -1,7 +1,8 @@
 //! How a task behaves.
 
-use crate::log::GroupProtocol;
+use crate::log::{GroupProtocol, Log, LogError};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Settings of one task. [`TaskSettings::new`] gives the defaults.
@@ -62,6 +63,16 @@ impl TaskSettings {
         format!("{reader}/{}", self.task)
     }
 
+    /// The place of this task in the group of `reader`.
+    pub fn membership(&self, log: &Arc<dyn Log>, reader: &str) -> Membership {
+        Membership {
+            log: log.clone(),
+            group: self.group(reader),
+            member: self.member(reader).unwrap_or_default(),
+            session_timeout: self.session_timeout,
+        }
+    }
+
     /// The consumer group of `reader`.
     pub fn group(&self, reader: &str) -> String {
         group_id(&self.application, reader)
@@ -79,6 +90,26 @@ impl TaskSettings {
             "{}-{reader}-{}-{}-{lane}",
             self.application, self.slot, self.task
         )
+    }
+}
+
+/// A task's place in its consumer group.
+pub struct Membership {
+    log: Arc<dyn Log>,
+    group: String,
+    member: String,
+    /// A member that is not heard of for so long is none any more.
+    pub session_timeout: Duration,
+}
+
+impl Membership {
+    /// Whether somebody has this place. Asked when the task itself has had none for longer than a
+    /// session, it tells whether another instance of the same name runs.
+    ///
+    /// # Errors
+    /// When the log does not answer.
+    pub fn is_taken(&self) -> Result<bool, LogError> {
+        self.log.admin().has_member(&self.group, &self.member)
     }
 }
 

@@ -11,7 +11,7 @@
 
 use super::Progress;
 use super::outbox::{Failed, Outbox};
-use super::settings::TaskSettings;
+use super::settings::{Membership, TaskSettings};
 use crate::codec::Codec;
 use crate::contract::event::{Cursor as CursorEvent, Event, Text};
 use crate::contract::{Catalogue, topic};
@@ -118,6 +118,12 @@ impl SourceTask {
             unsettled: false,
             turn: 0,
         })
+    }
+
+    /// Its place in its group.
+    pub fn membership(&self) -> Membership {
+        self.settings
+            .membership(&self.log, &format!("{}.source", self.name))
     }
 
     /// Name of the connector instance.

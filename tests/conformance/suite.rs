@@ -901,6 +901,7 @@ fn compaction_keeps_the_last_value_of_each_key(case: &Case<'_>) {
                 expected.insert(name_of_key, value);
             }
         }
+        producer.flush().expect("flushed");
         if commit {
             producer.commit()
         } else {
@@ -989,7 +990,8 @@ fn a_topic_with_a_limit_drops_its_oldest_records(case: &Case<'_>) {
         // A log may drop whole segments only, and keeps the one being written.
         if kept <= LIMIT + (2 << 20) {
             let records = case.read(&name);
-            assert_eq!(records.first().map(|r| r.origin.offset), Some(first));
+            // More may have been dropped meanwhile.
+            assert!(records.first().is_some_and(|r| r.origin.offset >= first));
             assert_eq!(records.last().map(|r| r.origin.offset), Some(199));
             return;
         }

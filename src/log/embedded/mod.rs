@@ -363,6 +363,10 @@ impl Admin for EmbeddedLog {
             .filter_map(|p| Some((p.clone(), *group.offsets.get(p)?)))
             .collect())
     }
+    fn has_member(&self, group: &str, member: &str) -> Result<bool, LogError> {
+        let inner = self.shared.lock();
+        Ok(inner.groups.get(group).is_some_and(|g| g.has(member)))
+    }
     fn brokers(&self) -> Result<usize, LogError> {
         Ok(1)
     }

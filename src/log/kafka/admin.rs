@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// How often a topic that was just made is looked for.
 const TOPIC_WAIT: Duration = Duration::from_millis(20);
+/// Length of a UUID in text.
+const UUID_CHARS: usize = 36;
 /// Complaints taken in at a time.
 const EVENTS_MAX: usize = 100;
 
@@ -284,6 +286,22 @@ impl Admin for KafkaAdmin {
             .committed_offsets(list_of(partitions), CALL_TIME_MAX)
             .map_err(|e| self.error(None, &e))?;
         Ok(offsets_of(&found))
+    }
+
+    fn has_member(&self, group: &str, member: &str) -> Result<bool, LogError> {
+        let list = self
+            .probe
+            .client()
+            .fetch_group_list(Some(group), CALL_TIME_MAX)
+            .map_err(|e| self.error(None, &e))?;
+        // The coordinator names a static member by its id, a dash and a UUID.
+        let is_member = |id: &str| {
+            id.strip_prefix(member)
+                .and_then(|rest| rest.strip_prefix('-'))
+                .is_some_and(|uuid| uuid.len() == UUID_CHARS)
+        };
+        let mut members = list.groups().iter().flat_map(|g| g.members());
+        Ok(members.any(|m| is_member(m.id())))
     }
 
     fn brokers(&self) -> Result<usize, LogError> {

@@ -10,7 +10,7 @@ use super::accounts::Accounts;
 use super::batch::Batch;
 use super::holdings::Holdings;
 use super::outbox::{Failed, Outbox};
-use super::settings::TaskSettings;
+use super::settings::{Membership, TaskSettings};
 use super::tables::Tables;
 use crate::codec::Codec;
 use crate::contract::Catalogue;
@@ -130,6 +130,11 @@ impl ProcessorTask {
             rejected: Vec::new(),
             scratch: Vec::new(),
         })
+    }
+
+    /// Its place in its group.
+    pub fn membership(&self) -> Membership {
+        self.settings.membership(&self.log, self.name)
     }
 
     /// Name of the processor.

@@ -13,7 +13,7 @@ use super::backoff::Backoff;
 use super::lane::Lane;
 use super::outbox::Outbox;
 use super::queue::{Queue, Waiting};
-use super::settings::TaskSettings;
+use super::settings::{Membership, TaskSettings};
 use crate::codec::Codec;
 use crate::contract::Catalogue;
 use crate::contract::event::{Outcome, SinkOutcome};
@@ -143,6 +143,11 @@ impl SinkTask {
             committed_at: Timestamp::default(),
             scratch: Vec::new(),
         })
+    }
+
+    /// Its place in its group.
+    pub fn membership(&self) -> Membership {
+        self.settings.membership(&self.log, &self.name)
     }
 
     /// Name of the connector instance.
