@@ -23,11 +23,23 @@ need() {
   command -v "$command" >/dev/null && return
   if ((EUID == 0)) && command -v apt-get >/dev/null; then
     say "installing $*"
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } >"$LOG_DIR/apt.log" 2>&1 ||
-      die "cannot install $*; see $LOG_DIR/apt.log"
+    # One at a time: scripts run side by side, and apt-get refuses to.
+    {
+      flock 9
+      command -v "$command" >/dev/null || {
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+      } >"$LOG_DIR/apt.log" 2>&1 9>&- || die "cannot install $*; see $LOG_DIR/apt.log"
+    } 9>"$RUN_DIR/apt.lock"
   else
     die "'$command' is missing; on Debian: apt-get install $*"
   fi
+}
+
+# Runs the script that calls it again with the same arguments, while nobody else does something to NAME: two that created
+# a database side by side would drop each other's. The lock is flock's own (-o): what is started does not inherit it.
+alone() { # NAME ARGUMENT...
+  [[ " ${LANDSCAPE_ALONE:-} " == *" $1 "* ]] ||
+    LANDSCAPE_ALONE="${LANDSCAPE_ALONE:-} $1" exec flock -o "$RUN_DIR/$1.lock" "$BASH" "$0" "${@:2}"
 }
 
 # When the process began, in clock ticks since boot: tells a process from a later one with the same id.

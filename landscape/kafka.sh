@@ -168,7 +168,7 @@ up() {
     esac
     shift 2
   done
-  install
+  { flock 9; install; } 9>"$RUN_DIR/kafka-install.lock"
   for node in $(nodes); do
     ! pid "$node" >/dev/null || die "a cluster already runs in $data: $(bootstrap)"
   done
@@ -224,7 +224,7 @@ restart)
   wait_ready "$2"
   ;;
 tool)
-  install
+  { flock 9; install; } 9>"$RUN_DIR/kafka-install.lock"
   exec java -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$(classpath)" "org.apache.kafka.tools.${2:?class}" "${@:3}"
   ;;
 *) die "usage: kafka.sh up [--brokers N] [--port P] | down | status | kill NODE | stop NODE | cont NODE | restart NODE | tool CLASS ..." ;;

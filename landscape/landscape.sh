@@ -4,6 +4,9 @@
 #   landscape.sh down [NAME...]   stops them; without a name also their PostgreSQL
 #   landscape.sh reset NAME...    back to the seeded data, and started
 #   landscape.sh status
+#   landscape.sh hold NAME...     for programs: as `up`, but waits until nobody else holds the systems, prints one line on
+#                                 stdout when they are ready, and stops those that it started when its standard input ends,
+#                                 however the program that holds its other end came to an end
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=env.sh
@@ -22,8 +25,28 @@ each() { # VERB NAME...
   return $failed
 }
 
+runs() { [[ $("$here/$1/$1.sh" status) == *' up '* ]]; } # NAME
+
+hold() { # NAME...
+  local name started=() postgres
+  trap : INT TERM HUP # the end is that of the standard input: then what was started is stopped
+  postgres=$("$here/postgres.sh" status)
+  for name in "$@"; do runs "$name" || started+=("$name"); done
+  if "$here/landscape.sh" up "$@" </dev/null >&2; then
+    echo ready
+    cat >/dev/null || true
+  fi
+  ((${#started[@]} == 0)) || "$here/landscape.sh" down "${started[@]}" </dev/null >/dev/null
+  # Others may use it for a system that was not started here.
+  if [[ $postgres == *' down'* ]] && ! runs tryton && ! runs medusa; then "$here/postgres.sh" down; fi
+}
+
 verb=${1:-}
 names=("${@:2}")
+if [[ $verb == hold-locked ]]; then
+  hold "${names[@]}"
+  exit
+fi
 for name in "${names[@]}"; do
   [[ " ${all[*]} " == *" $name "* ]] || die "unknown system $name; one of: ${all[*]}"
 done
@@ -46,9 +69,14 @@ down)
     "$here/postgres.sh" down
   fi
   ;;
+hold)
+  ((${#names[@]} > 0)) || names=("${all[@]}")
+  # The lock is flock's own (-o): the systems that are started do not inherit it.
+  exec flock -o "$RUN_DIR/hold.lock" "$here/landscape.sh" hold-locked "${names[@]}"
+  ;;
 status)
   for name in "${all[@]}"; do "$here/$name/$name.sh" status; done
   "$here/postgres.sh" status
   ;;
-*) die "usage: landscape.sh up [NAME...] | down [NAME...] | reset NAME... | status" ;;
+*) die "usage: landscape.sh up [NAME...] | down [NAME...] | reset NAME... | status | hold [NAME...]" ;;
 esac

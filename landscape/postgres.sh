@@ -11,6 +11,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=env.sh
 . "$here/env.sh"
+[[ ${1:-} != up && ${1:-} != down ]] || alone postgres "$@"
 
 version=15
 bin=/usr/lib/postgresql/$version/bin

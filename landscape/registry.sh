@@ -77,7 +77,7 @@ case ${1:-} in
 up)
   port=
   [[ ${2:-} != --port ]] || port=${3:?port}
-  install
+  { flock 9; install; } 9>"$RUN_DIR/registry-install.lock"
   ! pid >/dev/null || die "a registry already runs: $(<"$data/registry.url")"
   [[ -z $port ]] || is_free "$port" || die "port $port is in use"
   mkdir -p "$data"

@@ -4,6 +4,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=../env.sh
 . "$here/../env.sh"
+[[ ${1:-} == status ]] || alone medusa "$@"
 
 home=$LANDSCAPE_HOME/medusa
 url=http://127.0.0.1:$LANDSCAPE_MEDUSA_PORT

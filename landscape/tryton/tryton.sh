@@ -4,6 +4,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=../env.sh
 . "$here/../env.sh"
+[[ ${1:-} == status ]] || alone tryton "$@"
 
 modules=(sale stock account_invoice sale_supply sale_complaint sale_point sale_history sale_shipment_cost stock_package
   stock_quantity_issue purchase web_shop account_stock_continental)

@@ -55,8 +55,12 @@ class OutboxPlugin {
 Reflect.defineMetadata('design:paramtypes', [core.EventBus], OutboxPlugin)
 core.VendurePlugin({ imports: [core.PluginCommonModule], compatibility: '^3.0.0' })(OutboxPlugin)
 
+// The shop says how many units customers can buy, not only whether there are any.
+const exactStock = { getStockLevel: (ctx, variant, saleable) => String(saleable) }
+
 core
   .bootstrap({
+    catalogOptions: { stockDisplayStrategy: exactStock },
     logger: new core.DefaultLogger({ level: core.LogLevel.Info, timestamp: true }),
     apiOptions: {
       hostname: '127.0.0.1',

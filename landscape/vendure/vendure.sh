@@ -4,6 +4,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=../env.sh
 . "$here/../env.sh"
+[[ ${1:-} == status ]] || alone vendure "$@"
 
 home=$LANDSCAPE_HOME/vendure
 seeded=$home/seeded.sqlite

@@ -1,6 +1,6 @@
 //! What the storefront sinks share: which availability to send, and which not.
 
-use crate::contract::event::{AvailabilityChanged, Event, SinkOutcome};
+use crate::contract::event::{Event, SinkOutcome};
 use crate::domain::Decimal;
 use crate::pipeline::{Ack, Code, Delivery, Fault, Inbound, Stage};
 
@@ -14,6 +14,9 @@ pub struct Publish {
     pub quantity: i64,
     /// Version of the availability.
     pub version: i64,
+    /// Whether the same quantity was sent before: it needs to be sent again only if the storefront
+    /// shows another, because its own orders or people changed it since.
+    pub unchanged: bool,
 }
 
 /// Whether a record is of the channel that the storefront shows.
@@ -30,8 +33,8 @@ pub fn urgency(inbound: &Inbound) -> u8 {
     }
 }
 
-/// Splits a batch into what must be sent and what is settled without a call: a version that was
-/// sent before or is older, a quantity that the storefront has already.
+/// Splits a batch into what is to be published and what is settled without a call: a version that
+/// was sent before, or an older one.
 pub fn plan(batch: &[Delivery]) -> (Vec<Option<Result<Ack, Fault>>>, Vec<Publish>) {
     let mut results = Vec::with_capacity(batch.len());
     let mut publish = Vec::new();
@@ -50,46 +53,26 @@ pub fn plan(batch: &[Delivery]) -> (Vec<Option<Result<Ack, Fault>>>, Vec<Publish
         };
         let quantity = event.ats.or_zero().floor_to(Decimal::ONE).units() / Decimal::ONE.units();
         let sent = delivery.sent.as_ref();
-        if sent.is_some_and(|s| s.version >= event.ats_version) {
-            results.push(Some(Ok(ack(
-                event,
-                quantity,
-                SinkOutcome::StaleSkipped,
-                sent.and_then(|s| s.external_id.clone()),
-            ))));
-        } else if sent.is_some_and(|s| s.digest.as_deref() == Some(&*quantity.to_string())) {
-            results.push(Some(Ok(ack(
-                event,
-                quantity,
-                SinkOutcome::DuplicateAcked,
-                sent.and_then(|s| s.external_id.clone()),
-            ))));
-        } else {
-            results.push(None);
-            publish.push(Publish {
-                index,
-                sku: event.sku.to_string(),
-                quantity,
+        if let Some(sent) = sent.filter(|s| s.version >= event.ats_version) {
+            results.push(Some(Ok(Ack {
+                outcome: SinkOutcome::StaleSkipped,
                 version: event.ats_version,
-            });
+                external_id: sent.external_id.clone(),
+                digest: Some(quantity.to_string()),
+                status: None,
+            })));
+            continue;
         }
+        results.push(None);
+        publish.push(Publish {
+            index,
+            sku: event.sku.to_string(),
+            quantity,
+            version: event.ats_version,
+            unchanged: sent.is_some_and(|s| s.digest.as_deref() == Some(&*quantity.to_string())),
+        });
     }
     (results, publish)
-}
-
-fn ack(
-    event: &AvailabilityChanged,
-    quantity: i64,
-    outcome: SinkOutcome,
-    external_id: Option<String>,
-) -> Ack {
-    Ack {
-        outcome,
-        version: event.ats_version,
-        external_id,
-        digest: Some(quantity.to_string()),
-        status: None,
-    }
 }
 
 impl Publish {
@@ -101,6 +84,17 @@ impl Publish {
             external_id: Some(external_id.to_owned()),
             digest: Some(self.quantity.to_string()),
             status: Some(i32::from(status)),
+        }
+    }
+
+    /// The acknowledgement of a quantity that the storefront shows already.
+    pub fn found(&self, external_id: &str) -> Ack {
+        Ack {
+            outcome: SinkOutcome::DuplicateAcked,
+            version: self.version,
+            external_id: Some(external_id.to_owned()),
+            digest: Some(self.quantity.to_string()),
+            status: None,
         }
     }
 }

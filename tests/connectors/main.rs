@@ -11,7 +11,7 @@ use crossdock::pipeline::{
     Code, Connector, ConnectorDescriptor, Delivery, Fake, FakeFault, FakeOptions, Headers, Inbound,
     Origin, Record, Sent, Sink, Verdict,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,13 +69,15 @@ fn shown(fake: &dyn Fake, sku: &str) -> Option<i64> {
     fake.books()[sku].as_i64()
 }
 
+fn sinks() -> impl Iterator<Item = &'static ConnectorDescriptor> {
+    let all = connectors::ALL.iter().copied();
+    all.filter(|d| d.accepts.contains(&topic::STOCK_ATS))
+}
+
 /// Runs `test` on the sink of every connector that has one and a stand-in.
 async fn each_sink<F: AsyncFn(&'static str, Arc<dyn Sink>, &dyn Fake)>(test: F) {
     let mut tested = 0;
-    for descriptor in connectors::ALL
-        .iter()
-        .filter(|d| d.accepts.contains(&topic::STOCK_ATS))
-    {
+    for descriptor in sinks() {
         let fake = fake(descriptor)
             .await
             .unwrap_or_else(|| panic!("{} has a sink and no stand-in", descriptor.kind));
@@ -167,6 +169,17 @@ async fn check_tells_what_works_and_what_does_not() {
             "{}: a system that is down passes",
             d.kind
         );
+        let url = fake.url();
+        let connector = build(d, fake.settings());
+        drop(fake);
+        let checks = connector.check().await;
+        let said = checks.iter().find_map(|c| c.result.as_ref().err());
+        let said = said.unwrap_or_else(|| panic!("{}: a system that is gone passes", d.kind));
+        assert!(
+            said.contains(&url) && said.contains("start it, or mend `url`"),
+            "{}: {said}",
+            d.kind
+        );
     }
 }
 
@@ -224,6 +237,107 @@ async fn what_was_sent_or_is_older_is_not_sent_again() {
             (calls, Some(7)),
             "{kind}: a call was made"
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_quantity_that_the_shop_has_changed_is_sent_again() {
+    each_sink(async |kind, sink, fake| {
+        let first = sink.write(&[delivery("A", 7, 1, None)]).await.remove(0);
+        let first = first.expect("taken");
+        let sent = Sent {
+            version: first.version,
+            external_id: first.external_id,
+            digest: first.digest,
+        };
+        fake.act(&json!({"hold": "A", "quantity": 1}))
+            .expect("held");
+        assert_eq!(shown(fake, "A"), Some(6), "{kind}: the shop sold one");
+        let again = sink.write(&[delivery("A", 7, 2, Some(sent))]).await;
+        assert_eq!(
+            again[0].as_ref().map(|a| a.outcome).ok(),
+            Some(SinkOutcome::Acked),
+            "{kind}: {again:?}"
+        );
+        assert_eq!(shown(fake, "A"), Some(7), "{kind}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn customers_see_no_stock_beside_what_is_published() {
+    for descriptor in sinks() {
+        let start = descriptor.fake.expect("a stand-in");
+        let fake = start(FakeOptions {
+            skus: SKUS.map(str::to_owned).to_vec(),
+            locations: ["Warehouse", "Store"].map(str::to_owned).to_vec(),
+            ..FakeOptions::default()
+        });
+        let fake = fake.await.expect("the stand-in starts");
+        let kind = descriptor.kind;
+        fake.act(&json!({"stock": "A", "location": "Store", "quantity": 20}))
+            .expect("stocked");
+        let settings = fake.settings();
+        let sink = build(descriptor, settings.clone()).sink().expect("a sink");
+        let taken = sink.write(&[delivery("A", 5, 1, None)]).await.remove(0);
+        assert!(taken.is_ok(), "{kind}: {taken:?}");
+        assert_eq!(shown(fake.as_ref(), "A"), Some(5), "{kind}");
+
+        // A location that customers see and nobody named stops everything before a wrong number shows.
+        let calls = fake.calls().len();
+        let mut unnamed = settings.clone();
+        unnamed["empty_locations"] = json!([]);
+        let mut unknown = settings;
+        unknown["empty_locations"] = json!(["Store", "Attic"]);
+        for (settings, cause) in [(unnamed, "Store"), (unknown, "Attic")] {
+            let connector = build(descriptor, settings);
+            let sink = connector.sink().expect("a sink");
+            let fault = sink.write(&[delivery("B", 5, 1, None)]).await.remove(0);
+            let fault = fault.expect_err("halted");
+            assert_eq!(
+                (fault.verdict, fault.code),
+                (Verdict::Halt, Code::Configuration)
+            );
+            let checks = connector.check().await;
+            for said in [
+                fault.message,
+                checks[0].result.clone().expect_err("it fails"),
+            ] {
+                assert!(
+                    said.contains(cause) && said.contains("`empty_locations`"),
+                    "{kind}: {said}"
+                );
+            }
+        }
+        assert_eq!(fake.calls().len(), calls, "{kind}: a call was made");
+    }
+}
+
+#[tokio::test]
+async fn a_product_whose_stock_the_shop_does_not_count_is_named() {
+    each_sink(async |kind, sink, fake| {
+        fake.act(&json!({"untrack": "B"})).expect("untracked");
+        let batch = ["A", "B", "C"].map(|sku| delivery(sku, 5, 1, None));
+        let results = sink.write(&batch).await;
+        assert!(results[0].is_ok() && results[2].is_ok(), "{kind}");
+        let fault = results[1].as_ref().expect_err("refused");
+        assert_eq!(fault.verdict, Verdict::Reject, "{kind}");
+        assert!(fault.message.contains("any quantity"), "{kind}: {fault}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_that_ended_is_renewed() {
+    each_sink(async |kind, sink, fake| {
+        for version in 1..4 {
+            let quantity = 10 * version as i32;
+            let taken = sink.write(&[delivery("A", quantity, version, None)]).await;
+            assert!(taken[0].is_ok(), "{kind}: {taken:?}");
+            assert_eq!(shown(fake, "A"), Some(i64::from(quantity)), "{kind}");
+            fake.act(&json!({"end_sessions": true})).expect("ended");
+        }
     })
     .await;
 }
@@ -329,12 +443,7 @@ async fn stock_that_the_shop_itself_holds_for_orders_is_left_to_it() {
         // Nothing can be held where there is no stock yet.
         let first = sink.write(&[delivery("A", 9, 1, None)]).await.remove(0);
         assert!(first.is_ok(), "{kind}: {first:?}");
-        let action = if kind == "vendure" {
-            "allocate"
-        } else {
-            "reserve"
-        };
-        fake.act(&serde_json::json!({action: "A", "quantity": 2}))
+        fake.act(&json!({"hold": "A", "quantity": 2}))
             .expect("held");
         sink.write(&[delivery("A", 5, 2, None)])
             .await

@@ -366,3 +366,31 @@ fn each_way_to_break_a_rule_is_seen() {
         assert!(!is_caught(path, text), "{path}: {text}");
     }
 }
+
+#[test]
+fn the_compose_file_agrees_with_the_first_ten_minutes() {
+    let read = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    };
+    let compose: serde_json::Value =
+        serde_norway::from_str(&read("docker-compose.yml")).expect("YAML");
+    let services = compose["services"].as_object().expect("services");
+    for (name, service) in services {
+        let image = service["image"].as_str().expect("an image");
+        let version = image.rsplit_once(':').map(|(_, version)| version);
+        assert!(
+            version.is_some_and(|v| v.contains(|c: char| c.is_ascii_digit())),
+            "{name}: {image} names no version"
+        );
+        let ports = service["ports"].as_array().expect("ports");
+        let local = |p: &serde_json::Value| p.as_str().is_some_and(|p| p.starts_with("127.0.0.1:"));
+        assert!(ports.iter().all(local), "{name} is open to the network");
+    }
+    let kafka = &services["kafka"];
+    assert_eq!(kafka["ports"][0], "127.0.0.1:9092:9092");
+    let advertised = kafka["environment"]["KAFKA_ADVERTISED_LISTENERS"].as_str();
+    assert!(advertised.is_some_and(|a| a.contains("EXTERNAL://127.0.0.1:9092")));
+    assert!(read("README.md").contains("CROSSDOCK_BOOTSTRAP=127.0.0.1:9092"));
+    assert!(read("config/example.yaml").contains("bootstrap: 127.0.0.1:9092"));
+}

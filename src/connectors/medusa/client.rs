@@ -8,27 +8,82 @@ use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
+/// Characters of a query string at most; a server refuses request lines of 16 KiB.
+const QUERY_CHARS_MAX: usize = 6_000;
+
 /// Talks to one shop.
 pub struct Client {
     pub settings: Settings,
     name: String,
     http: reqwest::Client,
-    location: Mutex<Option<String>>,
+    places: Mutex<Option<Places>>,
 }
 
-/// An inventory item with what open orders hold of it at the location.
+/// Ids of the stock locations that the shop's customers see.
+#[derive(Clone)]
+pub struct Places {
+    /// The one that is written to.
+    pub location: String,
+    /// Those that are kept empty.
+    pub emptied: Vec<String>,
+}
+
+/// An inventory item as the shop holds it.
 pub struct Item {
     pub id: String,
-    pub reserved: i64,
-    /// Whether the item has a level at the location yet.
-    pub has_level: bool,
+    /// Whether the shop counts it for each variant that is made of it; otherwise customers can buy any
+    /// quantity.
+    pub managed: bool,
+    /// At each location.
+    levels: Vec<Stocked>,
+}
+
+struct Stocked {
+    location: String,
+    stocked: i64,
+    /// Held for the shop's own open orders.
+    reserved: i64,
 }
 
 /// A level to set.
 pub struct Level {
     pub item: String,
-    pub stocked: i64,
-    pub create: bool,
+    location: String,
+    stocked: i64,
+    create: bool,
+}
+
+impl Item {
+    fn at(&self, location: &str) -> Option<&Stocked> {
+        self.levels.iter().find(|l| l.location == location)
+    }
+
+    /// What customers can buy.
+    pub fn shown(&self, places: &Places) -> i64 {
+        let seen = std::iter::once(&places.location).chain(&places.emptied);
+        seen.filter_map(|id| self.at(id))
+            .map(|l| l.stocked - l.reserved)
+            .sum()
+    }
+
+    /// What has to be set so that customers can buy `quantity`, all of it at the one location.
+    pub fn levels_for(&self, quantity: i64, places: &Places) -> Vec<Level> {
+        let here = self.at(&places.location);
+        let mut levels = vec![Level {
+            item: self.id.clone(),
+            location: places.location.clone(),
+            stocked: quantity + here.map_or(0, |l| l.reserved),
+            create: here.is_none(),
+        }];
+        let held = places.emptied.iter().filter_map(|id| self.at(id));
+        levels.extend(held.filter(|l| l.stocked != l.reserved).map(|l| Level {
+            item: self.id.clone(),
+            location: l.location.clone(),
+            stocked: l.reserved,
+            create: false,
+        }));
+        levels
+    }
 }
 
 impl Client {
@@ -38,102 +93,170 @@ impl Client {
             settings,
             name: instance.to_owned(),
             http,
-            location: Mutex::default(),
+            places: Mutex::default(),
         })
     }
 
-    /// Id of the configured stock location.
-    pub async fn location(&self) -> Result<String, Fault> {
-        let mut location = self.location.lock().await;
-        if let Some(id) = location.clone() {
-            return Ok(id);
+    /// The stock locations of the sales channel, which must be those of the settings: customers see
+    /// the sum of them.
+    pub async fn places(&self) -> Result<Places, Fault> {
+        let mut places = self.places.lock().await;
+        if let Some(places) = places.clone() {
+            return Ok(places);
         }
-        let query = [
-            ("name", self.settings.location.as_str()),
-            ("fields", "id,name"),
-        ];
-        let answer = http::send(
-            &self.name,
-            self.request(reqwest::Method::GET, "/admin/stock-locations")
-                .query(&query),
-        )
-        .await?;
-        let Some(id) = answer.body["stock_locations"][0]["id"].as_str() else {
-            let message = format!(
-                "{} has no stock location named {:?}; create it there, or mend `location`",
-                self.name, self.settings.location
-            );
-            return Err(Fault::halt(Stage::Write, Code::Configuration, message));
+        let channel = self.sales_channel().await?;
+        let body = self
+            .get(
+                "/admin/stock-locations",
+                &[("fields", "id,name,sales_channels.id"), ("limit", "1000")],
+            )
+            .await?;
+        let found: Vec<(&str, &str)> = body["stock_locations"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|l| {
+                let channels = l["sales_channels"].as_array().into_iter().flatten();
+                channels.into_iter().any(|c| c["id"] == *channel)
+            })
+            .filter_map(|l| Some((l["id"].as_str()?, l["name"].as_str()?)))
+            .collect();
+        let id_of = |name: &str| found.iter().find(|(_, n)| *n == name).map(|(id, _)| *id);
+        let Some(location) = id_of(&self.settings.location) else {
+            return Err(self.misconfigured(format!(
+                "has no stock location named {:?} in the sales channel; create it there and link it, or mend `location`",
+                self.settings.location
+            )));
         };
-        *location = Some(id.to_owned());
-        Ok(id.to_owned())
+        let mut emptied = Vec::new();
+        for name in &self.settings.empty_locations {
+            match id_of(name) {
+                Some(id) if id != location => emptied.push(id.to_owned()),
+                Some(_) => {
+                    return Err(self.misconfigured(format!(
+                        "cannot write to {name} and keep it empty; mend `empty_locations`"
+                    )));
+                }
+                None => {
+                    return Err(self.misconfigured(format!(
+                        "has no stock location named {name:?} in the sales channel; mend `empty_locations`"
+                    )));
+                }
+            }
+        }
+        let unnamed: Vec<&str> = found
+            .iter()
+            .filter(|(id, _)| *id != location && !emptied.iter().any(|e| e == id))
+            .map(|(_, name)| *name)
+            .collect();
+        if !unnamed.is_empty() {
+            return Err(self.misconfigured(format!(
+                "would show customers more than is published, as they also see the stock of {}; take it out of the sales channel, or name it in `empty_locations`",
+                unnamed.join(", ")
+            )));
+        }
+        let found = Places {
+            location: location.to_owned(),
+            emptied,
+        };
+        *places = Some(found.clone());
+        Ok(found)
+    }
+
+    /// Id of the sales channel of the settings, or else of the shop's default.
+    async fn sales_channel(&self) -> Result<String, Fault> {
+        let Some(name) = &self.settings.sales_channel else {
+            let body = self
+                .get("/admin/stores", &[("fields", "default_sales_channel_id")])
+                .await?;
+            let id = body["stores"][0]["default_sales_channel_id"].as_str();
+            return id.map(str::to_owned).ok_or_else(|| {
+                self.misconfigured(
+                    "has no default sales channel; name one in `sales_channel`".into(),
+                )
+            });
+        };
+        let body = self
+            .get("/admin/sales-channels", &[("name", name), ("fields", "id")])
+            .await?;
+        let id = body["sales_channels"][0]["id"].as_str();
+        id.map(str::to_owned).ok_or_else(|| {
+            self.misconfigured(format!(
+                "has no sales channel named {name:?}; mend `sales_channel`"
+            ))
+        })
     }
 
     /// The inventory items of these SKUs; one that is absent is unknown.
     pub async fn items(&self, skus: &[&str]) -> Result<HashMap<String, Item>, Fault> {
-        let location = self.location().await?;
-        let mut query: Vec<(&str, &str)> = skus.iter().map(|sku| ("sku[]", *sku)).collect();
-        query.push(("limit", "1000"));
-        query.push((
-            "fields",
-            "id,sku,location_levels.location_id,location_levels.reserved_quantity",
-        ));
-        let answer = http::send(
-            &self.name,
-            self.request(reqwest::Method::GET, "/admin/inventory-items")
-                .query(&query),
-        )
-        .await?;
-        let items = answer.body["inventory_items"]
-            .as_array()
-            .into_iter()
-            .flatten();
-        let found = items.filter_map(|item| {
-            let level = item["location_levels"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .find(|l| l["location_id"] == *location);
-            let reserved = level
-                .and_then(|l| l["reserved_quantity"].as_i64())
-                .unwrap_or_default();
-            let item_id = item["id"].as_str()?.to_owned();
-            Some((
-                item["sku"].as_str()?.to_owned(),
-                Item {
-                    id: item_id,
-                    reserved,
-                    has_level: level.is_some(),
-                },
-            ))
-        });
-        Ok(found.collect())
+        const FIELDS: &str = "id,sku,variants.manage_inventory,location_levels.location_id,location_levels.stocked_quantity,location_levels.reserved_quantity";
+        let mut found = HashMap::new();
+        for some in pieces(skus) {
+            let mut query: Vec<(&str, &str)> = some.iter().map(|sku| ("sku[]", *sku)).collect();
+            query.extend([("limit", "1000"), ("fields", FIELDS)]);
+            let body = self.get("/admin/inventory-items", &query).await?;
+            let items = body["inventory_items"].as_array().into_iter().flatten();
+            found.extend(
+                items.filter_map(|item| Some((item["sku"].as_str()?.to_owned(), read(item)?))),
+            );
+        }
+        Ok(found)
     }
 
-    /// Sets levels at the location: all of them or, on any error, none.
-    pub async fn set_levels(&self, levels: &[Level]) -> Result<u16, Fault> {
-        let location = self.location().await?;
+    /// Sets levels: all of them or, on any error, none.
+    ///
+    /// # Errors
+    /// [`Code::Refused`] when the shop refused the call for what is in it.
+    pub async fn set_levels<'a>(
+        &self,
+        levels: impl Iterator<Item = &'a Level> + Clone,
+    ) -> Result<u16, Fault> {
         let of = |create: bool| -> Vec<Value> {
-            let chosen = levels.iter().filter(|l| l.create == create);
-            chosen.map(|l| json!({"inventory_item_id": l.item, "location_id": location, "stocked_quantity": l.stocked})).collect()
+            let chosen = levels.clone().filter(|l| l.create == create);
+            chosen.map(|l| json!({"inventory_item_id": l.item, "location_id": l.location, "stocked_quantity": l.stocked})).collect()
         };
-        let body = json!({"create": of(true), "update": of(false)});
         let request = self
             .request(
                 reqwest::Method::POST,
                 "/admin/inventory-items/location-levels/batch",
             )
-            .json(&body);
-        let answer = http::send(&self.name, request).await?;
-        if answer.body["updated"].is_array() {
-            return Ok(answer.status);
+            .json(&json!({"create": of(true), "update": of(false)}));
+        match http::send(&self.name, request).await {
+            Ok(answer) if answer.body["updated"].is_array() => Ok(answer.status),
+            Ok(answer) => {
+                let message = format!(
+                    "{} answered without the levels it set: {}",
+                    self.name,
+                    http::quote(answer.body.to_string().as_bytes())
+                );
+                Err(Fault::retry(Stage::Write, Code::OutcomeUnknown, message))
+            }
+            Err(fault) => {
+                if fault.code == Code::Refused {
+                    // What was refused may name a location that is gone.
+                    *self.places.lock().await = None;
+                }
+                Err(fault)
+            }
         }
-        let message = format!(
-            "{} answered without the levels it set: {}",
-            self.name,
-            http::quote(answer.body.to_string().as_bytes())
-        );
-        Err(Fault::retry(Stage::Write, Code::OutcomeUnknown, message))
+    }
+
+    async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Fault> {
+        let request = self.request(reqwest::Method::GET, path).query(query);
+        let answer = http::read(&self.name, request).await;
+        // No record decides whether a path is there and its query is understood.
+        answer.map(|a| a.body).map_err(|fault| match fault.code {
+            Code::Refused => self.misconfigured(format!(
+                "does not serve {path} as this connector knows it; mend `url`, or the server is of another version ({})",
+                fault.message
+            )),
+            _ => fault,
+        })
+    }
+
+    fn misconfigured(&self, what: String) -> Fault {
+        let message = format!("{} {what}", self.name);
+        Fault::halt(Stage::Write, Code::Configuration, message)
     }
 
     fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
@@ -141,5 +264,58 @@ impl Client {
         self.http
             .request(method, url)
             .basic_auth(self.settings.api_key.reveal(), Some(""))
+    }
+}
+
+/// Cuts a list of SKUs so that each piece fits into a query string.
+fn pieces<'a>(skus: &'a [&'a str]) -> Vec<&'a [&'a str]> {
+    let mut pieces = Vec::new();
+    let (mut begin, mut chars) = (0, 0);
+    for (i, sku) in skus.iter().enumerate() {
+        // Three characters for each byte at worst, and the parameter's own name.
+        let more = 3 * sku.len() + 12;
+        if chars + more > QUERY_CHARS_MAX && i > begin {
+            pieces.push(&skus[begin..i]);
+            (begin, chars) = (i, 0);
+        }
+        chars += more;
+    }
+    if begin < skus.len() {
+        pieces.push(&skus[begin..]);
+    }
+    pieces
+}
+
+fn read(item: &Value) -> Option<Item> {
+    let levels = item["location_levels"].as_array().into_iter().flatten();
+    let levels = levels.filter_map(|l| {
+        Some(Stocked {
+            location: l["location_id"].as_str()?.to_owned(),
+            stocked: l["stocked_quantity"].as_i64()?,
+            reserved: l["reserved_quantity"].as_i64()?,
+        })
+    });
+    let variants = item["variants"].as_array().into_iter().flatten();
+    let mut managed = variants.map(|v| v["manage_inventory"] != false);
+    Some(Item {
+        id: item["id"].as_str()?.to_owned(),
+        managed: managed.all(|m| m),
+        levels: levels.collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skus_are_asked_for_in_pieces_that_fit_a_request_line() {
+        let long = "x".repeat(500);
+        let skus = vec![long.as_str(); 10];
+        let pieces = pieces(&skus);
+        assert!(pieces.iter().all(|p| !p.is_empty() && p.len() <= 3));
+        assert_eq!(pieces.concat(), skus);
+        assert_eq!(super::pieces(&["a"; 200]).concat(), ["a"; 200]);
+        assert_eq!(super::pieces(&[]).len(), 0);
     }
 }

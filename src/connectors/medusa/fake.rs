@@ -10,26 +10,38 @@ use std::io;
 const KEY: &str = "sk_stand_in";
 
 struct Api {
-    location: String,
-    /// By item id: SKU, stocked quantity where there is a level, reserved.
-    items: BTreeMap<String, (String, Option<i64>, i64)>,
+    locations: Vec<String>,
+    /// By item id.
+    items: BTreeMap<String, Item>,
+}
+
+#[derive(Clone, Default)]
+struct Item {
+    sku: String,
+    /// By location id.
+    stocked: BTreeMap<String, i64>,
+    /// Held for open orders, at the first location.
+    reserved: i64,
+    unmanaged: bool,
 }
 
 pub(super) struct MedusaFake(FakeServer<Api>);
 
 pub(super) fn start(options: &FakeOptions) -> io::Result<Box<dyn Fake>> {
-    let location = options
-        .locations
-        .first()
-        .cloned()
-        .unwrap_or_else(|| "Warehouse".to_owned());
-    let items = options
-        .skus
-        .iter()
-        .enumerate()
-        .map(|(i, sku)| (format!("iitem_{i:05}"), (sku.clone(), None, 0)));
+    let locations = if options.locations.is_empty() {
+        vec!["Warehouse".to_owned()]
+    } else {
+        options.locations.clone()
+    };
+    let items = options.skus.iter().enumerate().map(|(i, sku)| {
+        let item = Item {
+            sku: sku.clone(),
+            ..Item::default()
+        };
+        (format!("iitem_{i:05}"), item)
+    });
     let api = Api {
-        location,
+        locations,
         items: items.collect(),
     };
     Ok(Box::new(MedusaFake(FakeServer::start(api)?)))
@@ -49,15 +61,16 @@ impl FakeApi for Api {
             return self.unauthorised();
         }
         match (request.method.as_str(), request.path.as_str()) {
+            ("GET", "/admin/stores") => FakeAnswer::new(
+                200,
+                json!({"stores": [{"default_sales_channel_id": "sc_1"}]}),
+            ),
             ("GET", "/admin/stock-locations") => {
-                let named = request
-                    .query
-                    .iter()
-                    .find(|(n, _)| n == "name")
-                    .is_none_or(|(_, v)| *v == self.location);
+                let named = self.locations.iter().enumerate();
                 let found: Vec<Value> = named
-                    .then(|| json!({"id": "sloc_1", "name": self.location}))
-                    .into_iter()
+                    .map(|(i, name)| {
+                        json!({"id": format!("sloc_{}", i + 1), "name": name, "sales_channels": [{"id": "sc_1"}]})
+                    })
                     .collect();
                 FakeAnswer::new(200, json!({"stock_locations": found}))
             }
@@ -71,11 +84,8 @@ impl FakeApi for Api {
                 let found = self
                     .items
                     .iter()
-                    .filter(|(_, (sku, _, _))| wanted.contains(&sku.as_str()));
-                let items: Vec<Value> = found.map(|(id, (sku, stocked, reserved))| {
-                    let levels: Vec<Value> = stocked.iter().map(|q| json!({"location_id": "sloc_1", "stocked_quantity": q, "reserved_quantity": reserved})).collect();
-                    json!({"id": id, "sku": sku, "location_levels": levels})
-                }).collect();
+                    .filter(|(_, item)| wanted.contains(&item.sku.as_str()));
+                let items: Vec<Value> = found.map(|(id, item)| show(id, item)).collect();
                 FakeAnswer::new(200, json!({"inventory_items": items}))
             }
             ("POST", "/admin/inventory-items/location-levels/batch") => self.batch(&request.body),
@@ -94,29 +104,31 @@ impl Api {
                     level["inventory_item_id"].as_str().unwrap_or_default(),
                     &level["location_id"],
                 );
-                let Some(entry) = changed.get_mut(item).filter(|(_, stocked, _)| {
-                    *location == "sloc_1" && (create || stocked.is_some())
-                }) else {
+                let location = location.as_str().unwrap_or_default();
+                let known = (1..=self.locations.len()).any(|n| location == format!("sloc_{n}"));
+                let entry = changed.get_mut(item).filter(|_| known);
+                let Some(entry) = entry.filter(|e| create || e.stocked.contains_key(location))
+                else {
                     return FakeAnswer::new(
                         404,
                         json!({"type": "not_found", "message": format!("Item {item} is not stocked at location {location}")}),
                     );
                 };
-                if create && entry.1.is_some() {
+                if create && entry.stocked.contains_key(location) {
                     return FakeAnswer::new(
                         400,
                         json!({"type": "invalid_data", "message": format!("Inventory level with inventory_item_id: {item}, already exists.")}),
                     );
                 }
                 match level["stocked_quantity"].as_i64().filter(|q| *q >= 0) {
-                    Some(quantity) => entry.1 = Some(quantity),
+                    Some(quantity) => entry.stocked.insert(location.to_owned(), quantity),
                     None => {
                         return FakeAnswer::new(
                             400,
                             json!({"type": "invalid_data", "message": "Invalid request: Value for field 'stocked_quantity' too small"}),
                         );
                     }
-                }
+                };
             }
         }
         self.items = changed;
@@ -127,13 +139,25 @@ impl Api {
     }
 }
 
+fn show(id: &str, item: &Item) -> Value {
+    let levels = item.stocked.iter().map(|(location, q)| {
+        let reserved = if location == "sloc_1" {
+            item.reserved
+        } else {
+            0
+        };
+        json!({"location_id": location, "stocked_quantity": q, "reserved_quantity": reserved})
+    });
+    json!({"id": id, "sku": item.sku, "variants": [{"manage_inventory": !item.unmanaged}], "location_levels": levels.collect::<Vec<_>>()})
+}
+
 impl Fake for MedusaFake {
     fn url(&self) -> String {
         self.0.url()
     }
     fn settings(&self) -> Value {
-        let location = self.0.api().location.clone();
-        json!({"url": self.0.url(), "api_key": self.0.secret_reference(KEY), "channel": "web", "location": location, "timeout_ms": 2_000})
+        let locations = self.0.api().locations.clone();
+        json!({"url": self.0.url(), "api_key": self.0.secret_reference(KEY), "channel": "web", "location": locations[0], "empty_locations": locations[1..], "timeout_ms": 2_000})
     }
     fn inject(&self, faults: Vec<FakeFault>) {
         self.0.inject(faults);
@@ -147,26 +171,47 @@ impl Fake for MedusaFake {
     /// What customers can buy, by SKU.
     fn books(&self) -> Value {
         let api = self.0.api();
-        api.items
-            .values()
-            .filter_map(|(sku, stocked, reserved)| {
-                Some((sku.clone(), json!((*stocked)? - reserved)))
+        let shown = api.items.values().filter(|i| !i.stocked.is_empty());
+        shown
+            .map(|i| {
+                let stocked: i64 = i.stocked.values().sum();
+                (i.sku.clone(), json!(stocked - i.reserved))
             })
             .collect()
     }
-    /// `{"reserve": SKU, "quantity": N}`: an open order of the shop holds N units.
+    /// `{"hold": SKU, "quantity": N}`: an open order of the shop holds N units. `{"stock": SKU,
+    /// "location": NAME, "quantity": N}`: somebody sets the stock there. `{"untrack": SKU}`: its stock
+    /// is no longer counted. `{"end_sessions": true}`: nothing, as a key knows no sessions.
     fn act(&self, action: &Value) -> Result<Value, String> {
-        let sku = action["reserve"]
-            .as_str()
-            .ok_or("only \"reserve\" is known")?;
-        let quantity = action["quantity"].as_i64().ok_or("quantity is missing")?;
+        if action["end_sessions"] == true {
+            return Ok(Value::Null);
+        }
+        let names = ["hold", "stock", "untrack"];
+        let (what, sku) = names
+            .into_iter()
+            .find_map(|n| Some((n, action[n].as_str()?)))
+            .ok_or_else(|| format!("one of {names:?} is wanted"))?;
         let mut api = self.0.api();
+        let location = api
+            .locations
+            .iter()
+            .position(|name| action["location"] == **name);
         let item = api
             .items
             .values_mut()
-            .find(|(s, _, _)| s == sku)
+            .find(|i| i.sku == sku)
             .ok_or_else(|| format!("no SKU {sku}"))?;
-        item.2 += quantity;
-        Ok(json!({"reserved": item.2}))
+        if what == "untrack" {
+            item.unmanaged = true;
+            return Ok(Value::Null);
+        }
+        let quantity = action["quantity"].as_i64().ok_or("quantity is missing")?;
+        if what == "hold" {
+            item.reserved += quantity;
+        } else {
+            let location = location.ok_or("no such location")? + 1;
+            item.stocked.insert(format!("sloc_{location}"), quantity);
+        }
+        Ok(Value::Null)
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! Facts about the API are of Medusa 2.21.2, each seen against a running shop: a batch of location
 //! levels is one transaction, absolute and repeatable; what a shop can sell is
-//! `stocked_quantity − reserved_quantity`, so availability A is written as A + reserved.
+//! `stocked_quantity − reserved_quantity`, summed over the stock locations of the sales channel, so
+//! availability A is written as A + reserved at one location, and the others are kept empty.
 
 mod client;
 mod fake;
@@ -12,7 +13,7 @@ mod sink;
 use crate::config::Secret;
 use crate::contract::topic;
 use crate::pipeline::{
-    Capabilities, Check, Connector, ConnectorDescriptor, Evidence, Idempotency, Sink, Source,
+    Capabilities, Check, Connector, ConnectorDescriptor, Evidence, Fault, Idempotency, Sink, Source,
 };
 use client::Client;
 use schemars::JsonSchema;
@@ -26,7 +27,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     emits: &[],
     accepts: &[topic::STOCK_ATS],
     sink: Some(CAPABILITIES),
-    evidence: Evidence::Documentation,
+    evidence: Evidence::RealSystem,
     settings: || schemars::schema_for!(Settings),
     build: |instance, settings| {
         let settings: Settings = super::settings(instance, settings)?;
@@ -56,6 +57,13 @@ pub struct Settings {
     pub channel: String,
     /// Name of the Medusa stock location to write to.
     pub location: String,
+    /// Names of all other stock locations of the sales channel. Customers see the sum of all, so these
+    /// are set to nothing.
+    #[serde(default)]
+    pub empty_locations: Vec<String>,
+    /// Name of the Medusa sales channel whose customers see it; the shop's default where none is given.
+    #[serde(default)]
+    pub sales_channel: Option<String>,
     /// Longest wait for an answer, in milliseconds.
     #[serde(default = "timeout_ms")]
     pub timeout_ms: u64,
@@ -78,23 +86,19 @@ impl Connector for Medusa {
         Some(Arc::new(sink::MedusaSink::new(self.client.clone())))
     }
     async fn check(&self) -> Vec<Check> {
-        let location = self.client.location().await;
-        let items = self.client.items(&["-"]).await;
+        let words = |result: Result<String, Fault>| result.map_err(|f| f.to_string());
+        let places = self.client.places().await;
         vec![
             Check {
                 what: format!(
-                    "find the stock location {:?} with the API key",
+                    "find the stock location {:?} with the API key, and no other than those of `empty_locations`",
                     self.client.settings.location
                 ),
-                result: location
-                    .map(|id| format!("id {id}"))
-                    .map_err(|f| f.to_string()),
+                result: words(places.map(|p| format!("id {}", p.location))),
             },
             Check {
                 what: "read inventory items".into(),
-                result: items
-                    .map(|_| "allowed".to_owned())
-                    .map_err(|f| f.to_string()),
+                result: words(self.client.items(&["-"]).await.map(|_| "allowed".into())),
             },
         ]
     }

@@ -3,7 +3,7 @@
 use super::CAPABILITIES;
 use super::client::{Client, Level};
 use crate::connectors::availability::{self, Publish};
-use crate::pipeline::{Ack, Capabilities, Code, Delivery, Fault, Inbound, Sink, Stage, Verdict};
+use crate::pipeline::{Ack, Capabilities, Code, Delivery, Fault, Inbound, Sink, Stage};
 use std::sync::Arc;
 
 pub(super) struct MedusaSink {
@@ -21,43 +21,55 @@ impl MedusaSink {
         results: &mut [Option<Result<Ack, Fault>>],
     ) -> Result<(), Fault> {
         let skus: Vec<&str> = publish.iter().map(|p| p.sku.as_str()).collect();
+        let places = self.client.places().await?;
         let items = self.client.items(&skus).await?;
-        let mut levels = Vec::new();
-        let mut sent = Vec::new();
+        let mut sent: Vec<(&Publish, Vec<Level>)> = Vec::new();
         for p in publish {
+            let refuse = |code, message| Some(Err(Fault::reject(Stage::Write, code, message)));
             match items.get(&p.sku) {
-                Some(item) => {
-                    levels.push(Level {
-                        item: item.id.clone(),
-                        stocked: p.quantity + item.reserved,
-                        create: !item.has_level,
-                    });
-                    sent.push(p);
+                Some(item) if !item.managed => {
+                    let message = format!(
+                        "the shop does not manage the inventory of {}, so customers can buy any quantity; turn it on there, then redrive",
+                        p.sku
+                    );
+                    results[p.index] = refuse(Code::Refused, message);
                 }
+                Some(item) if p.unchanged && item.shown(&places) == p.quantity => {
+                    results[p.index] = Some(Ok(p.found(&item.id)));
+                }
+                Some(item) => sent.push((p, item.levels_for(p.quantity, &places))),
                 None => {
                     let message = format!(
                         "the shop has no inventory item with SKU {}; create it there, then redrive",
                         p.sku
                     );
-                    results[p.index] = Some(Err(Fault::reject(
-                        Stage::Write,
-                        Code::UnknownReference,
-                        message,
-                    )));
+                    results[p.index] = refuse(Code::UnknownReference, message);
                 }
             }
         }
-        match self.client.set_levels(&levels).await {
+        if sent.is_empty() {
+            return Ok(());
+        }
+        let all = sent.iter().flat_map(|(_, levels)| levels);
+        match self.client.set_levels(all).await {
             Ok(status) => {
-                for (p, level) in sent.iter().zip(&levels) {
-                    results[p.index] = Some(Ok(p.acked(&level.item, status)));
+                for (p, levels) in &sent {
+                    results[p.index] = Some(Ok(p.acked(&levels[0].item, status)));
                 }
             }
-            // One bad pair fails the whole call, and nothing of it is written: find it one by one.
-            Err(fault) if fault.verdict == Verdict::Reject && levels.len() > 1 => {
-                for (p, level) in sent.iter().zip(&levels) {
-                    let one = self.client.set_levels(std::slice::from_ref(level)).await;
-                    results[p.index] = Some(one.map(|status| p.acked(&level.item, status)));
+            // One bad level fails the whole call, and nothing of it is written: find it one by one.
+            Err(fault) if fault.code == Code::Refused && sent.len() > 1 => {
+                for (p, levels) in &sent {
+                    match self.client.set_levels(levels.iter()).await {
+                        Ok(status) => {
+                            results[p.index] = Some(Ok(p.acked(&levels[0].item, status)));
+                        }
+                        Err(fault) if fault.code == Code::Refused => {
+                            results[p.index] = Some(Err(fault));
+                        }
+                        // It is not about this item: the rest would fare no better.
+                        Err(fault) => return Err(fault),
+                    }
                 }
             }
             Err(fault) => return Err(fault),

@@ -1,7 +1,7 @@
 //! Vendure's admin API: one GraphQL endpoint, a session token from a login.
 
 use super::Settings;
-use crate::connectors::http;
+use crate::connectors::http::{self, RawAnswer};
 use crate::pipeline::{Code, Fault, Stage};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -9,8 +9,10 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 const LOGIN: &str = "mutation($username:String!,$password:String!){login(username:$username,password:$password,rememberMe:true){__typename ... on ErrorResult{errorCode message}}}";
-const LOCATIONS: &str = "query($name:String!){stockLocations(options:{filter:{name:{eq:$name}},take:2}){items{id name}}}";
-const VARIANTS: &str = "query($skus:[String!]!){productVariants(options:{filter:{sku:{in:$skus}},take:1000}){items{id sku stockLevels{stockLocationId stockAllocated}}}}";
+const PLACES: &str =
+    "query{activeChannel{token} stockLocations(options:{take:1000}){items{id name}}}";
+const RIGHTS: &str = "query{activeChannel{token} me{channels{token permissions}}}";
+const VARIANTS: &str = "query($skus:[String!]!){productVariants(options:{filter:{sku:{in:$skus}},take:1000}){items{id sku trackInventory stockLevels{stockLocationId stockOnHand stockAllocated}}}}";
 const UPDATE: &str =
     "mutation($input:[UpdateProductVariantInput!]!){updateProductVariants(input:$input){id}}";
 
@@ -25,13 +27,64 @@ pub struct Client {
 #[derive(Default)]
 struct Session {
     token: Option<String>,
-    location: Option<String>,
+    places: Option<Places>,
 }
 
-/// A variant with what open orders hold of it at the location.
+/// Ids of the stock locations that the shop's customers see.
+#[derive(Clone)]
+pub struct Places {
+    /// The one that is written to.
+    pub location: String,
+    /// Those that are kept empty.
+    pub emptied: Vec<String>,
+}
+
+/// A variant as the shop holds it.
 pub struct Variant {
     pub id: String,
+    /// Whether the shop counts it at all; otherwise customers can buy any quantity.
+    pub tracked: bool,
+    /// At each location that the shop's customers see.
+    pub levels: Vec<Level>,
+}
+
+/// Stock of a variant at a location.
+pub struct Level {
+    pub location: String,
+    pub on_hand: i64,
+    /// Held for the shop's own open orders.
     pub allocated: i64,
+}
+
+/// The stock to set for a variant: locations and units on hand.
+pub struct Stock {
+    pub variant: String,
+    pub on_hand: Vec<(String, i64)>,
+}
+
+impl Variant {
+    /// What customers can buy.
+    pub fn shown(&self) -> i64 {
+        self.levels.iter().map(|l| l.on_hand - l.allocated).sum()
+    }
+
+    /// What has to be set so that customers can buy `quantity`, all of it at the one location.
+    pub fn stock_for(&self, quantity: i64, places: &Places) -> Stock {
+        let at = |id: &str| self.levels.iter().find(|l| l.location == id);
+        let mut on_hand = vec![(
+            places.location.clone(),
+            quantity + at(&places.location).map_or(0, |l| l.allocated),
+        )];
+        let held = places.emptied.iter().filter_map(|id| at(id));
+        on_hand.extend(
+            held.filter(|l| l.on_hand != l.allocated)
+                .map(|l| (l.location.clone(), l.allocated)),
+        );
+        Stock {
+            variant: self.id.clone(),
+            on_hand,
+        }
+    }
 }
 
 impl Client {
@@ -45,164 +98,290 @@ impl Client {
         })
     }
 
-    /// Id of the configured stock location.
-    pub async fn location(&self) -> Result<String, Fault> {
-        if let Some(id) = self.session.lock().await.location.clone() {
-            return Ok(id);
+    /// The stock locations of the shop's channel, which must be those of the settings: customers see
+    /// the sum of them.
+    pub async fn places(&self) -> Result<Places, Fault> {
+        if let Some(places) = self.session.lock().await.places.clone() {
+            return Ok(places);
         }
-        let data = self
-            .call(LOCATIONS, json!({"name": self.settings.location}))
-            .await?;
-        let Some(id) = data["stockLocations"]["items"][0]["id"].as_str() else {
-            let message = format!(
-                "{} has no stock location named {:?}; create it there, or mend `location`",
-                self.name, self.settings.location
-            );
-            return Err(Fault::halt(Stage::Write, Code::Configuration, message));
+        let data = self.call(PLACES, json!({})).await?;
+        let wrong = |what: String| {
+            Err(Fault::halt(
+                Stage::Write,
+                Code::Configuration,
+                self.says(&what),
+            ))
         };
-        self.session.lock().await.location = Some(id.to_owned());
-        Ok(id.to_owned())
+        let token = self.settings.channel_token.as_deref();
+        if token.is_some_and(|t| data["activeChannel"]["token"] != t) {
+            return wrong("has no channel with this token; mend `channel_token`".into());
+        }
+        let found: Vec<(&str, &str)> = data["stockLocations"]["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|item| Some((item["id"].as_str()?, item["name"].as_str()?)))
+            .collect();
+        let id_of = |name: &str| found.iter().find(|(_, n)| *n == name).map(|(id, _)| *id);
+        let Some(location) = id_of(&self.settings.location) else {
+            return wrong(format!(
+                "has no stock location named {:?} in the shop's channel; create it there, or mend `location`",
+                self.settings.location
+            ));
+        };
+        let mut emptied = Vec::new();
+        for name in &self.settings.empty_locations {
+            match id_of(name) {
+                Some(id) if id != location => emptied.push(id.to_owned()),
+                Some(_) => {
+                    return wrong(format!(
+                        "cannot write to {name} and keep it empty; mend `empty_locations`"
+                    ));
+                }
+                None => {
+                    return wrong(format!(
+                        "has no stock location named {name:?} in the shop's channel; mend `empty_locations`"
+                    ));
+                }
+            }
+        }
+        let unnamed: Vec<&str> = found
+            .iter()
+            .filter(|(id, _)| *id != location && !emptied.iter().any(|e| e == id))
+            .map(|(_, name)| *name)
+            .collect();
+        if !unnamed.is_empty() {
+            return wrong(format!(
+                "would show customers more than is published, as they also see the stock of {}; take it out of the shop's channel, or name it in `empty_locations`",
+                unnamed.join(", ")
+            ));
+        }
+        let places = Places {
+            location: location.to_owned(),
+            emptied,
+        };
+        self.session.lock().await.places = Some(places.clone());
+        Ok(places)
+    }
+
+    /// Whether the user may set stock.
+    pub async fn may_update(&self) -> Result<(), Fault> {
+        let data = self.call(RIGHTS, json!({})).await?;
+        let of_shop = data["me"]["channels"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|c| c["token"] == data["activeChannel"]["token"]);
+        let permissions = of_shop.and_then(|c| c["permissions"].as_array());
+        if permissions.is_some_and(|all| {
+            all.iter()
+                .any(|p| *p == "UpdateCatalog" || *p == "UpdateProduct")
+        }) {
+            return Ok(());
+        }
+        let what = format!(
+            "does not let {} set stock; give the user a role with UpdateCatalog in the shop's channel",
+            self.settings.username
+        );
+        Err(Fault::halt(
+            Stage::Write,
+            Code::Unauthorised,
+            self.says(&what),
+        ))
     }
 
     /// The variants of these SKUs. A SKU that is absent is unknown; one that several variants have
     /// appears with all of them.
     pub async fn variants(&self, skus: &[&str]) -> Result<HashMap<String, Vec<Variant>>, Fault> {
-        let location = self.location().await?;
+        let places = self.places().await?;
         let data = self.call(VARIANTS, json!({"skus": skus})).await?;
+        let items = data["productVariants"]["items"].as_array();
         let mut found: HashMap<String, Vec<Variant>> = HashMap::new();
-        for item in data["productVariants"]["items"]
-            .as_array()
-            .into_iter()
-            .flatten()
-        {
+        for item in items.into_iter().flatten() {
             let (Some(id), Some(sku)) = (item["id"].as_str(), item["sku"].as_str()) else {
                 continue;
             };
             let levels = item["stockLevels"].as_array().into_iter().flatten();
-            let here = levels.filter(|l| l["stockLocationId"] == *location);
-            let allocated = here.filter_map(|l| l["stockAllocated"].as_i64()).sum();
+            let levels = levels.filter_map(|l| {
+                Some(Level {
+                    location: l["stockLocationId"].as_str()?.to_owned(),
+                    on_hand: l["stockOnHand"].as_i64()?,
+                    allocated: l["stockAllocated"].as_i64()?,
+                })
+            });
             found.entry(sku.to_owned()).or_default().push(Variant {
                 id: id.to_owned(),
-                allocated,
+                tracked: item["trackInventory"] != "FALSE",
+                levels: levels.collect(),
             });
         }
-        Ok(found)
+        let known =
+            |l: &Level| l.location == places.location || places.emptied.contains(&l.location);
+        if found.values().flatten().flat_map(|v| &v.levels).all(known) {
+            return Ok(found);
+        }
+        self.forget_places().await;
+        self.places().await?;
+        Err(Fault::retry(
+            Stage::Write,
+            Code::Unavailable,
+            self.says("has changed its stock locations meanwhile"),
+        ))
     }
 
-    /// Sets the stock of variants at the location: all of them or, on any error, none.
-    pub async fn set_stock(&self, stock: &[(String, i64)]) -> Result<(), Fault> {
-        let location = self.location().await?;
+    /// Sets stock: all of it or, on any error, none.
+    ///
+    /// # Errors
+    /// [`Code::Refused`] when the shop refused the call for what is in it.
+    pub async fn set_stock(&self, stock: &[Stock]) -> Result<(), Fault> {
+        let level = |(location, on_hand): &(String, i64)| json!({"stockLocationId": location, "stockOnHand": on_hand});
         let input: Vec<Value> = stock
             .iter()
-            .map(|(id, on_hand)| json!({"id": id, "stockLevels": [{"stockLocationId": location, "stockOnHand": on_hand}]}))
+            .map(|s| json!({"id": s.variant, "stockLevels": s.on_hand.iter().map(level).collect::<Vec<_>>()}))
             .collect();
         self.call(UPDATE, json!({"input": input})).await.map(|_| ())
     }
 
+    async fn forget_places(&self) {
+        self.session.lock().await.places = None;
+    }
+
     /// Calls the API, logging in when there is no session or it has gone.
     async fn call(&self, query: &str, variables: Value) -> Result<Value, Fault> {
-        for attempt in 0..2 {
-            let token = self.token(attempt > 0).await?;
-            let request = self
-                .http
-                .post(format!(
-                    "{}/admin-api",
-                    self.settings.url.trim_end_matches('/')
-                ))
-                .bearer_auth(token)
-                .json(&json!({"query": query, "variables": variables}));
-            let answer = http::send(&self.name, request).await?;
-            let Some(error) = answer.body["errors"].get(0) else {
-                return self.data(answer.body);
+        let body = json!({"query": query, "variables": variables});
+        let mut token = self.token(None).await?;
+        let mut renewed = false;
+        loop {
+            let request = self.request().bearer_auth(&token).json(&body);
+            let mut answer = self.answer(request).await?.1;
+            let Some(error) = answer["errors"].get(0) else {
+                return match answer["data"].take() {
+                    data @ Value::Object(_) => Ok(data),
+                    _ => Err(Fault::retry(
+                        Stage::Write,
+                        Code::OutcomeUnknown,
+                        self.says("answered without data"),
+                    )),
+                };
             };
             let code = error["extensions"]["code"].as_str().unwrap_or_default();
-            let message = format!(
-                "{} answered: {} {}",
-                self.name,
-                code,
-                error["message"].as_str().unwrap_or_default()
-            );
+            let what = error["message"].as_str().unwrap_or_default();
+            let message = self.says(&format!("answered: {code} {what}"));
             match code {
-                "FORBIDDEN" if attempt == 0 => {}
-                "FORBIDDEN" => {
-                    return Err(Fault::halt(
-                        Stage::Write,
-                        Code::Unauthorised,
-                        format!("{message}; the user lacks a right"),
-                    ));
+                "FORBIDDEN" | "UNAUTHORIZED" if !renewed => {
+                    token = self.token(Some(&token)).await?;
+                    renewed = true;
                 }
-                "GRAPHQL_VALIDATION_FAILED" => {
-                    return Err(Fault::halt(
-                        Stage::Write,
-                        Code::Configuration,
-                        format!("{message}; the server is of another version"),
-                    ));
+                "FORBIDDEN" | "UNAUTHORIZED" => {
+                    let message = format!(
+                        "{message}; give the user {} the right",
+                        self.settings.username
+                    );
+                    return Err(Fault::halt(Stage::Write, Code::Unauthorised, message));
                 }
-                "INTERNAL_SERVER_ERROR" => {
-                    return Err(Fault::retry(Stage::Write, Code::Unavailable, message));
+                "GRAPHQL_VALIDATION_FAILED" | "GRAPHQL_PARSE_FAILED" => {
+                    let message = format!(
+                        "{message}; the server is of a version that this connector does not know"
+                    );
+                    return Err(Fault::halt(Stage::Write, Code::Configuration, message));
+                }
+                // Errors of the server's database come without a code. They may pass; what they name
+                // may also be gone, such as a stock location.
+                "INTERNAL_SERVER_ERROR" | "" => {
+                    self.forget_places().await;
+                    return Err(Fault::retry(Stage::Write, Code::Refused, message));
                 }
                 _ => return Err(Fault::reject(Stage::Write, Code::Refused, message)),
             }
         }
-        Err(Fault::halt(
-            Stage::Write,
-            Code::Unauthorised,
-            format!("{} forgets every session it gives", self.name),
-        ))
     }
 
-    fn data(&self, body: Value) -> Result<Value, Fault> {
-        match body {
-            Value::Object(mut object) if object.get("data").is_some_and(Value::is_object) => {
-                Ok(object.remove("data").unwrap_or_default())
-            }
-            other => {
-                let message = format!(
-                    "{} answered without data: {}",
-                    self.name,
-                    http::quote(other.to_string().as_bytes())
-                );
-                Err(Fault::retry(Stage::Write, Code::OutcomeUnknown, message))
-            }
-        }
-    }
-
-    async fn token(&self, renew: bool) -> Result<String, Fault> {
+    /// The session's token: the present one, or a new one in the place of `refused`.
+    async fn token(&self, refused: Option<&str>) -> Result<String, Fault> {
         let mut session = self.session.lock().await;
-        if let Some(token) = session.token.clone().filter(|_| !renew) {
+        if let Some(token) = session
+            .token
+            .clone()
+            .filter(|t| Some(t.as_str()) != refused)
+        {
             return Ok(token);
         }
         let variables = json!({"username": self.settings.username, "password": self.settings.password.reveal()});
         let request = self
-            .http
-            .post(format!(
-                "{}/admin-api",
-                self.settings.url.trim_end_matches('/')
-            ))
+            .request()
             .json(&json!({"query": LOGIN, "variables": variables}));
-        let answer = http::send(&self.name, request).await?;
-        let login = &answer.body["data"]["login"];
-        if login["errorCode"].is_string() {
-            let message = format!(
-                "{} refused the login of {}: {}; mend `username` or what `password` refers to",
-                self.name,
-                self.settings.username,
-                login["message"].as_str().unwrap_or_default()
+        let (token, answer) = self.answer(request).await?;
+        let login = &answer["data"]["login"];
+        let refusal = login["message"]
+            .as_str()
+            .filter(|_| login["errorCode"].is_string())
+            .or(answer["errors"][0]["message"].as_str());
+        if let Some(refusal) = refusal {
+            let what = format!(
+                "refused the login of {}: {refusal}; mend `username` or what `password` refers to",
+                self.settings.username
             );
-            return Err(Fault::halt(Stage::Write, Code::Unauthorised, message));
+            return Err(Fault::halt(
+                Stage::Write,
+                Code::Unauthorised,
+                self.says(&what),
+            ));
         }
-        let token = answer
+        let Some(token) = token else {
+            let what = "gave no session token; its tokenMethod must allow bearer";
+            return Err(Fault::halt(
+                Stage::Write,
+                Code::Configuration,
+                self.says(what),
+            ));
+        };
+        session.token = Some(token.clone());
+        Ok(token)
+    }
+
+    fn request(&self) -> reqwest::RequestBuilder {
+        let url = format!("{}/admin-api", self.settings.url.trim_end_matches('/'));
+        let request = self.http.post(url);
+        match &self.settings.channel_token {
+            Some(token) => request.header("vendure-token", token),
+            None => request,
+        }
+    }
+
+    /// The session token and the GraphQL answer, which may hold errors: a query that the server does
+    /// not understand comes with status 400.
+    async fn answer(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<(Option<String>, Value), Fault> {
+        let raw: RawAnswer = http::raw(&self.name, request).await?;
+        let token = raw
             .headers
             .get("vendure-auth-token")
-            .and_then(|v| v.to_str().ok());
-        let Some(token) = token else {
-            let message = format!(
-                "{} gave no session token; its tokenMethod must allow bearer",
-                self.name
-            );
-            return Err(Fault::halt(Stage::Write, Code::Configuration, message));
-        };
-        session.token = Some(token.to_owned());
-        Ok(token.to_owned())
+            .and_then(|v| v.to_str().ok())
+            .map(str::to_owned);
+        match raw.status.as_u16() {
+            400 => {
+                if let Ok(body) = serde_json::from_slice::<Value>(&raw.bytes)
+                    && body["errors"].is_array()
+                {
+                    return Ok((token, body));
+                }
+            }
+            404 | 405 => {
+                let what = "has no /admin-api below its URL; mend `url`";
+                return Err(Fault::halt(
+                    Stage::Write,
+                    Code::Configuration,
+                    self.says(what),
+                ));
+            }
+            _ => {}
+        }
+        Ok((token, raw.judge(&self.name)?.body))
+    }
+
+    fn says(&self, what: &str) -> String {
+        format!("{} {what}", self.name)
     }
 }

@@ -8,13 +8,34 @@ use std::io;
 
 const PASSWORD: &str = "stand-in";
 const TOKEN: &str = "stand-in-session";
+const CHANNEL: &str = "stand-in-channel";
 
 struct Api {
     locations: Vec<String>,
-    /// By variant id: SKU, stock on hand by location id, allocated.
-    variants: BTreeMap<String, (String, BTreeMap<String, i64>, i64)>,
+    variants: BTreeMap<String, Variant>,
     /// Variant ids by SKU.
     ids: BTreeMap<String, Vec<String>>,
+    /// Sessions that were ended so far.
+    session: u32,
+}
+
+#[derive(Clone, Default)]
+struct Variant {
+    sku: String,
+    /// By location id.
+    on_hand: BTreeMap<String, i64>,
+    /// Held for open orders, at the first location.
+    allocated: i64,
+    untracked: bool,
+}
+
+impl Variant {
+    fn of(sku: &str) -> Self {
+        Variant {
+            sku: sku.to_owned(),
+            ..Variant::default()
+        }
+    }
 }
 
 pub(super) struct VendureFake(FakeServer<Api>);
@@ -25,7 +46,7 @@ pub(super) fn start(options: &FakeOptions) -> io::Result<Box<dyn Fake>> {
     for (i, sku) in options.skus.iter().enumerate() {
         let id = (i + 1).to_string();
         ids.entry(sku.clone()).or_default().push(id.clone());
-        variants.insert(id, (sku.clone(), BTreeMap::new(), 0));
+        variants.insert(id, Variant::of(sku));
     }
     let locations = if options.locations.is_empty() {
         vec!["Warehouse".to_owned()]
@@ -36,6 +57,7 @@ pub(super) fn start(options: &FakeOptions) -> io::Result<Box<dyn Fake>> {
         locations,
         variants,
         ids,
+        session: 0,
     };
     Ok(Box::new(VendureFake(FakeServer::start(api)?)))
 }
@@ -82,24 +104,28 @@ impl FakeApi for Api {
             );
             answer
                 .headers
-                .push(("vendure-auth-token", TOKEN.to_owned()));
+                .push(("vendure-auth-token", format!("{TOKEN}-{}", self.session)));
             return answer;
         }
-        if request.headers.get("authorization").map(String::as_str)
-            != Some("Bearer stand-in-session")
-        {
+        let bearer = format!("Bearer {TOKEN}-{}", self.session);
+        if request.headers.get("authorization") != Some(&bearer) {
             return self.unauthorised();
         }
         if query.contains("stockLocations(") {
-            let found = self
-                .locations
-                .iter()
-                .enumerate()
-                .filter(|(_, name)| variables["name"] == **name);
-            let items: Vec<Value> = found
+            let named = self.locations.iter().enumerate();
+            let items: Vec<Value> = named
                 .map(|(i, name)| json!({"id": (i + 1).to_string(), "name": name}))
                 .collect();
-            return FakeAnswer::new(200, json!({"data": {"stockLocations": {"items": items}}}));
+            return FakeAnswer::new(
+                200,
+                json!({"data": {"activeChannel": {"token": CHANNEL}, "stockLocations": {"items": items}}}),
+            );
+        }
+        if query.contains("permissions") {
+            return FakeAnswer::new(
+                200,
+                json!({"data": {"activeChannel": {"token": CHANNEL}, "me": {"channels": [{"token": CHANNEL, "permissions": ["UpdateCatalog"]}]}}}),
+            );
         }
         if query.contains("productVariants(") {
             let wanted = variables["skus"].as_array().into_iter().flatten();
@@ -154,7 +180,7 @@ impl Api {
         }
         for (id, location, on_hand) in changes {
             if let Some(variant) = self.variants.get_mut(id) {
-                variant.1.insert(location.to_owned(), on_hand);
+                variant.on_hand.insert(location.to_owned(), on_hand);
             }
         }
         let updated: Vec<Value> = input.iter().map(|i| json!({"id": i["id"]})).collect();
@@ -162,9 +188,21 @@ impl Api {
     }
 }
 
-fn show(id: &str, (sku, on_hand, allocated): &(String, BTreeMap<String, i64>, i64)) -> Value {
-    let levels = on_hand.iter().map(|(location, q)| json!({"stockLocationId": location, "stockOnHand": q, "stockAllocated": allocated}));
-    json!({"id": id, "sku": sku, "stockLevels": levels.collect::<Vec<_>>()})
+fn show(id: &str, variant: &Variant) -> Value {
+    let levels = variant.on_hand.iter().map(|(location, q)| {
+        let allocated = if location == "1" {
+            variant.allocated
+        } else {
+            0
+        };
+        json!({"stockLocationId": location, "stockOnHand": q, "stockAllocated": allocated})
+    });
+    let tracked = if variant.untracked {
+        "FALSE"
+    } else {
+        "INHERIT"
+    };
+    json!({"id": id, "sku": variant.sku, "trackInventory": tracked, "stockLevels": levels.collect::<Vec<_>>()})
 }
 
 impl Fake for VendureFake {
@@ -172,8 +210,8 @@ impl Fake for VendureFake {
         self.0.url()
     }
     fn settings(&self) -> Value {
-        let location = self.0.api().locations[0].clone();
-        json!({"url": self.0.url(), "username": "superadmin", "password": self.0.secret_reference(PASSWORD), "channel": "web", "location": location, "timeout_ms": 2_000})
+        let locations = self.0.api().locations.clone();
+        json!({"url": self.0.url(), "username": "superadmin", "password": self.0.secret_reference(PASSWORD), "channel": "web", "location": locations[0], "empty_locations": locations[1..], "timeout_ms": 2_000})
     }
     fn inject(&self, faults: Vec<FakeFault>) {
         self.0.inject(faults);
@@ -187,32 +225,48 @@ impl Fake for VendureFake {
     /// What customers can buy, by SKU.
     fn books(&self) -> Value {
         let api = self.0.api();
-        let shown = api
-            .variants
-            .values()
-            .filter(|(_, on_hand, _)| !on_hand.is_empty());
+        let shown = api.variants.values().filter(|v| !v.on_hand.is_empty());
         shown
-            .map(|(sku, on_hand, allocated)| {
-                (
-                    sku.clone(),
-                    json!(on_hand.values().sum::<i64>() - allocated),
-                )
+            .map(|v| {
+                let on_hand: i64 = v.on_hand.values().sum();
+                (v.sku.clone(), json!(on_hand - v.allocated))
             })
             .collect()
     }
-    /// `{"allocate": SKU, "quantity": N}`: an open order of the shop holds N units.
+    /// `{"hold": SKU, "quantity": N}`: an open order of the shop holds N units. `{"stock": SKU,
+    /// "location": NAME, "quantity": N}`: somebody sets the stock there. `{"untrack": SKU}`: its stock
+    /// is no longer counted. `{"end_sessions": true}`: whoever is logged in must log in again.
     fn act(&self, action: &Value) -> Result<Value, String> {
-        let sku = action["allocate"]
-            .as_str()
-            .ok_or("only \"allocate\" is known")?;
-        let quantity = action["quantity"].as_i64().ok_or("quantity is missing")?;
         let mut api = self.0.api();
+        if action["end_sessions"] == true {
+            api.session += 1;
+            return Ok(Value::Null);
+        }
+        let names = ["hold", "stock", "untrack"];
+        let (what, sku) = names
+            .into_iter()
+            .find_map(|n| Some((n, action[n].as_str()?)))
+            .ok_or_else(|| format!("one of {names:?} is wanted"))?;
+        let location = api
+            .locations
+            .iter()
+            .position(|name| action["location"] == **name);
         let variant = api
             .variants
             .values_mut()
-            .find(|(s, _, _)| s == sku)
+            .find(|v| v.sku == sku)
             .ok_or_else(|| format!("no SKU {sku}"))?;
-        variant.2 += quantity;
-        Ok(json!({"allocated": variant.2}))
+        if what == "untrack" {
+            variant.untracked = true;
+            return Ok(Value::Null);
+        }
+        let quantity = action["quantity"].as_i64().ok_or("quantity is missing")?;
+        if what == "hold" {
+            variant.allocated += quantity;
+        } else {
+            let location = location.ok_or("no such location")? + 1;
+            variant.on_hand.insert(location.to_string(), quantity);
+        }
+        Ok(Value::Null)
     }
 }

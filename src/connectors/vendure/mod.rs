@@ -2,7 +2,8 @@
 //!
 //! Facts about the API are of Vendure 3.7.3, each seen against a running shop: one call of
 //! `updateProductVariants` is one transaction, absolute and repeatable; what a shop can sell is
-//! `stockOnHand − stockAllocated`, so availability A is written as A + allocated.
+//! `stockOnHand − stockAllocated`, summed over the stock locations of its channel, so availability A is
+//! written as A + allocated at one location, and the others of the channel are kept empty.
 
 mod client;
 mod fake;
@@ -11,7 +12,7 @@ mod sink;
 use crate::config::Secret;
 use crate::contract::topic;
 use crate::pipeline::{
-    Capabilities, Check, Connector, ConnectorDescriptor, Evidence, Idempotency, Sink, Source,
+    Capabilities, Check, Connector, ConnectorDescriptor, Evidence, Fault, Idempotency, Sink, Source,
 };
 use client::Client;
 use schemars::JsonSchema;
@@ -25,7 +26,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     emits: &[],
     accepts: &[topic::STOCK_ATS],
     sink: Some(CAPABILITIES),
-    evidence: Evidence::Documentation,
+    evidence: Evidence::RealSystem,
     settings: || schemars::schema_for!(Settings),
     build: |instance, settings| {
         let settings: Settings = super::settings(instance, settings)?;
@@ -49,7 +50,7 @@ const CAPABILITIES: Capabilities = Capabilities {
 pub struct Settings {
     /// Base URL of the server, without `/admin-api`.
     pub url: String,
-    /// Administrator to log in as; needs the right to update the catalogue.
+    /// Administrator to log in as; needs the rights to update the catalogue and to read stock locations.
     pub username: String,
     /// Password, by reference: `${env:NAME}` or `${file:PATH}`.
     pub password: Secret,
@@ -57,6 +58,13 @@ pub struct Settings {
     pub channel: String,
     /// Name of the Vendure stock location to write to.
     pub location: String,
+    /// Names of all other stock locations of the shop's channel. Customers see the sum of all, so
+    /// these are set to nothing.
+    #[serde(default)]
+    pub empty_locations: Vec<String>,
+    /// Token of the Vendure channel whose customers see it; the default channel where none is given.
+    #[serde(default)]
+    pub channel_token: Option<String>,
     /// Longest wait for an answer, in milliseconds.
     #[serde(default = "timeout_ms")]
     pub timeout_ms: u64,
@@ -79,23 +87,23 @@ impl Connector for Vendure {
         Some(Arc::new(sink::VendureSink::new(self.client.clone())))
     }
     async fn check(&self) -> Vec<Check> {
-        let location = self.client.location().await;
-        let known = self.client.variants(&[]).await;
+        let words = |result: Result<String, Fault>| result.map_err(|f| f.to_string());
+        let places = self.client.places().await;
         vec![
             Check {
                 what: format!(
-                    "log in and find the stock location {:?}",
+                    "log in and find the stock location {:?}, and no other than those of `empty_locations`",
                     self.client.settings.location
                 ),
-                result: location
-                    .map(|id| format!("id {id}"))
-                    .map_err(|f| f.to_string()),
+                result: words(places.map(|p| format!("id {}", p.location))),
             },
             Check {
                 what: "read product variants".into(),
-                result: known
-                    .map(|_| "allowed".to_owned())
-                    .map_err(|f| f.to_string()),
+                result: words(self.client.variants(&[]).await.map(|_| "allowed".into())),
+            },
+            Check {
+                what: "set stock".into(),
+                result: words(self.client.may_update().await.map(|()| "allowed".into())),
             },
         ]
     }

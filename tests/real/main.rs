@@ -1,0 +1,15 @@
+//! Real systems: what the connectors make of storefronts that nobody here wrote, and the binary between
+//! them. Each test has the systems to itself.
+
+mod erp;
+#[path = "../support/kafka.rs"]
+mod kafka;
+mod proxy;
+mod shops;
+mod stock;
+mod support;
+mod systems;
+mod whole;
+#[path = "../e2e/worker.rs"]
+#[allow(dead_code, reason = "these tests do not need all of it")]
+mod worker;
