@@ -156,12 +156,13 @@ pub struct DeliveryGroup {
 pub struct OrderSnapshot {
     channel_id: Text,
     channel_type: ChannelType,
-    source_order_id: Text,
-    source_order_version: i64,
+    channel_order_id: Text,
+    channel_order_version: i64,
     placed_at: i64,
     customer_id: Option<Text>,
     currency: Text,
     prices_include_tax: bool,
+    ship_complete: bool,
     lines: Vec<OrderLine>,
     charges: Vec<OrderCharge>,
     delivery_groups: Vec<DeliveryGroup>,
@@ -189,6 +190,7 @@ pub struct OrderEvent {
     erp_order_id: Option<Text>,
     order: Option<OrderSnapshot>,
     affected: Vec<LineQty>,
+    request_id: Option<Uuid>,
     reason: Option<Text>,
     actor: Option<Text>,
 }

@@ -150,12 +150,13 @@ fn order() -> OrderEvent {
         order: Some(OrderSnapshot {
             channel_id: "web-eu".into(),
             channel_type: ChannelType::Web,
-            source_order_id: "gid://shopify/Order/5123456789012".into(),
-            source_order_version: 3,
+            channel_order_id: "gid://shopify/Order/5123456789012".into(),
+            channel_order_version: 3,
             placed_at: placed,
             customer_id: Some("cust-4711-0815".into()),
             currency: "EUR".into(),
             prices_include_tax: true,
+            ship_complete: false,
             lines: vec![
                 line(1, "85123A-WHITE-HANGING-HEART", 6, "2.55", "15.30"),
                 line(2, "71053-WHITE-METAL-LANTERN", 6, "3.39", "20.34"),
@@ -181,6 +182,7 @@ fn order() -> OrderEvent {
             grand_total: amount("68.32"),
         }),
         affected: Vec::new(),
+        request_id: None,
         reason: None,
         actor: None,
     }

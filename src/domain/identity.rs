@@ -57,6 +57,13 @@ pub fn refund_id(order_id: &str, cause: &str, cause_id: &str, sequence: u32) -> 
     ])])
 }
 
+/// The id of a reservation: the order, its line, the location, and a number that counts the tries for
+/// the line from 1.
+pub fn reservation_id(order_id: &str, line: &str, location: &str, attempt: u32) -> Uuid {
+    let attempt = attempt.to_string();
+    natural_id(&[&compound_key(&[order_id, line, location, &attempt])])
+}
+
 /// The id of an exception: `code|entityKey|causeKey`, so that what recurs updates one case. The
 /// parts go in as they are: an entity's key is encoded already.
 pub fn exception_id(code: &str, entity_key: &str, cause_key: &str) -> Uuid {

@@ -5,6 +5,7 @@
 
 pub mod finance;
 pub mod money;
+pub mod order;
 pub mod stock;
 
 mod decimal;
@@ -16,6 +17,6 @@ pub use decimal::{Decimal, DecimalError};
 pub use encoding::Corrupt;
 pub use identity::{
     NAMESPACE, Position, compound_key, event_id, exception_id, key_part, natural_id, order_id,
-    payment_id, refund_id, return_id, split_key,
+    payment_id, refund_id, reservation_id, return_id, split_key,
 };
 pub use time::{Date, Timestamp};

@@ -9,7 +9,7 @@
 
 use super::checks::{check_key, check_times, damaged, no_use};
 use super::finance::{Emitter, cases, facts, forget, keep, postings, settle};
-use crate::contract::event::{Event, EventMeta, OrderStatus, Outcome, PaymentEvent, Text};
+use crate::contract::event::{Event, EventMeta, Outcome, PaymentEvent, Text};
 use crate::contract::topic;
 use crate::domain::Timestamp;
 use crate::domain::finance::{Books, Taken};
@@ -164,7 +164,7 @@ fn take(key: &str, event: &Event, books: &mut Books) -> Result<Option<Taken>, Fa
         }
         Event::OrderState(e) => {
             check(&e.meta, &e.order_id)?;
-            books.order(e.state_version, e.status == OrderStatus::Closed)
+            books.order(e.state_version, e.closed)
         }
         other => return Err(no_use(DESCRIPTOR.name, other)),
     }))

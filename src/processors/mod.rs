@@ -4,19 +4,26 @@ mod ats_aggregate;
 mod checks;
 mod finance;
 mod ledger;
+mod order_lifecycle;
 mod refund_gate;
+mod reservation_saga;
 mod return_refund_recon;
 mod settlement_match;
 mod settlement_recon;
 mod shelf;
+mod shipment_propagation;
+mod statuses;
 mod stock_ledger;
 
 pub use ats_aggregate::AtsAggregate;
 pub use ledger::Ledger;
+pub use order_lifecycle::OrderLifecycle;
 pub use refund_gate::RefundGate;
+pub use reservation_saga::ReservationSaga;
 pub use return_refund_recon::ReturnRefundRecon;
 pub use settlement_match::SettlementMatch;
 pub use settlement_recon::SettlementRecon;
+pub use shipment_propagation::ShipmentPropagation;
 pub use stock_ledger::StockLedger;
 
 use crate::pipeline::{Processor, ProcessorDescriptor};
@@ -38,6 +45,18 @@ pub const ALL: &[Registered] = &[
     Registered {
         descriptor: &ats_aggregate::DESCRIPTOR,
         make: || Box::new(AtsAggregate::new()),
+    },
+    Registered {
+        descriptor: &order_lifecycle::DESCRIPTOR,
+        make: || Box::new(OrderLifecycle::new()),
+    },
+    Registered {
+        descriptor: &reservation_saga::DESCRIPTOR,
+        make: || Box::new(ReservationSaga::new()),
+    },
+    Registered {
+        descriptor: &shipment_propagation::DESCRIPTOR,
+        make: || Box::new(ShipmentPropagation::new()),
     },
     Registered {
         descriptor: &refund_gate::DESCRIPTOR,

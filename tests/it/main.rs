@@ -2,6 +2,7 @@
 
 mod house;
 mod money;
+mod order;
 mod settlement;
 mod sink;
 mod source;

@@ -79,7 +79,7 @@ fn an_order_that_is_sold_cancelled_in_part_returned_and_soothed_leaves_nothing_o
         RefundStatus::Completed,
         vec![appeasement(500)],
     ));
-    books.one(order_state(9, OrderStatus::Closed, &[]));
+    books.one(closed(9));
     books.pass(HOUR);
     let expected = Balances::from([
         euro(LedgerAccount::PspClearing, 11_900 - 2_380 - 1_190 - 500),
@@ -102,7 +102,7 @@ fn a_residual_at_closure_is_an_exception_that_names_its_cause_and_goes_when_the_
         RefundStatus::Completed,
         vec![item("1", 1, 2_000, 0)],
     ));
-    books.one(order_state(9, OrderStatus::Closed, &[]));
+    books.one(closed(9));
     assert!(
         books.open().is_empty(),
         "facts of the last minutes may be late"

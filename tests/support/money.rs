@@ -164,6 +164,14 @@ pub(crate) fn order_state(
     }
 }
 
+/// The order's books are closed.
+pub(crate) fn closed(version: i64) -> OrderState {
+    OrderState {
+        closed: true,
+        ..order_state(version, OrderStatus::Completed, &[])
+    }
+}
+
 pub(crate) fn request(name: &str, allocations: Vec<RefundAllocation>) -> RefundRequest {
     let sum: Decimal = allocations.iter().map(|a| a.net + a.tax).sum();
     RefundRequest {
