@@ -95,7 +95,7 @@ impl RefundGate {
             at: context.now(),
         };
         for change in &work.changes {
-            context.emit(topic::REFUND_EVENT, key, told(key, change, &emitter));
+            context.emit(topic::REFUND_EVENT, key, told(key, change, &gate, &emitter));
         }
         let Some(changes) = cases else {
             return forget(key, context);
@@ -299,7 +299,7 @@ fn load(key: &str, context: &mut Context<'_>) -> Result<Gate, Fault> {
     }
 }
 
-fn told(key: &str, change: &Change, emitter: &Emitter<'_>) -> RefundEvent {
+fn told(key: &str, change: &Change, gate: &Gate, emitter: &Emitter<'_>) -> RefundEvent {
     let refund = &change.refund;
     let id = Uuid::from_u128(change.id);
     let record_id = format!("{id}#{}", refund.version);
@@ -307,7 +307,10 @@ fn told(key: &str, change: &Change, emitter: &Emitter<'_>) -> RefundEvent {
     meta.occurred_at = refund.since;
     let reference = refund.reference.as_deref().map(split_key);
     let mut parts = reference.into_iter().flatten();
-    let (psp, psp_reference) = (parts.next(), parts.next());
+    let (paid_by, psp_reference) = (parts.next(), parts.next());
+    let payment = refund.payment.as_deref().unwrap_or_default();
+    let captures: Vec<Vec<String>> = gate.captures(payment).map(|k| split_key(k)).collect();
+    let psp = paid_by.or_else(|| captures.first()?.first().cloned());
     RefundEvent {
         meta,
         order_id: key.into(),
@@ -334,6 +337,10 @@ fn told(key: &str, change: &Change, emitter: &Emitter<'_>) -> RefundEvent {
             })
             .collect(),
         psp: psp.map(Text::from),
+        capture_references: captures
+            .iter()
+            .filter_map(|parts| parts.get(1).map(Text::from))
+            .collect(),
         psp_reference: psp_reference.map(Text::from),
         reason: refund.reason.clone(),
     }

@@ -6,7 +6,9 @@
 
 use super::checks::{check_key, check_times, damaged, no_use, quality};
 use super::finance::{Emitter, cases, facts, forget, keep, settle};
-use crate::contract::event::{Event, Outcome, SettlementEvent, SettlementKind, Text};
+use crate::contract::event::{
+    Event, Money as WireMoney, Outcome, SettlementEvent, SettlementKind, Text,
+};
 use crate::contract::topic;
 use crate::domain::finance::{Forward, LineKind, Matching, Taken};
 use crate::domain::{Date, Timestamp, compound_key, split_key};
@@ -180,6 +182,10 @@ fn told(key: &str, forward: Forward, emitter: &Emitter<'_>) -> SettlementEvent {
         order_id: line.order,
         psp_reference: reference.map(Text::from),
         gross: line.gross.amount(),
+        original: line.original.map(|m| WireMoney {
+            amount: m.amount(),
+            currency: m.currency().code().into(),
+        }),
         fee: line.fee.amount(),
         net: line.net.amount(),
         currency: line.net.currency().code().into(),

@@ -66,6 +66,8 @@ fn a_return_that_was_paid_for_and_accepted_is_refunded() {
     };
     assert_eq!(last.psp_reference.as_deref(), Some("re1"));
     assert_eq!(last.payment_id.as_deref(), Some("p"));
+    assert_eq!(last.psp.as_deref(), Some("psp"));
+    assert_eq!(last.capture_references, ["c1"]);
     assert!(gate.open().is_empty());
 }
 

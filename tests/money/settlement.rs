@@ -177,6 +177,49 @@ fn a_whole_payout_clears_to_zero() {
 }
 
 #[test]
+fn a_payment_in_another_currency_than_its_payout_clears_both() {
+    let mut crowns = line("l1", SettlementKind::Capture, Some("c1"), 8_700, 100);
+    crowns.original = Some(money(100_000, "SEK"));
+    let mut matched = Driven::of(SettlementMatch::new(), "psp|c1");
+    matched.one(payment(
+        PaymentKind::Captured,
+        "p",
+        "c1",
+        money(100_000, "SEK"),
+    ));
+    matched.one(crowns);
+    matched.pass(HOUR * 24 * 30);
+    assert!(matched.open().is_empty(), "{:?}", matched.open());
+    let mut payout = Driven::of(SettlementRecon::new(), PAYOUT);
+    for told in forwarded(&matched.said).into_values() {
+        payout.one(told);
+    }
+    payout.one(control(1, 8_600));
+    payout.one(bank(8_600));
+    payout.pass(HOUR * 100);
+    assert!(payout.open().is_empty(), "{:?}", payout.open());
+    let mut clearing: BTreeMap<(Option<Text>, Text), i64> = BTreeMap::new();
+    for event in &payout.said {
+        let Event::LedgerPosting(p) = event else {
+            continue;
+        };
+        let of_clearing = p.entries.iter();
+        for e in of_clearing.filter(|e| e.account == LedgerAccount::PspClearing) {
+            let sign = if e.side == LedgerSide::Debit { 1 } else { -1 };
+            let key = (e.order_id.clone(), p.currency.clone());
+            *clearing.entry(key).or_default() += sign * e.amount.units() / 100;
+        }
+    }
+    clearing.retain(|_, amount| *amount != 0);
+    let order = (Some(Text::from(ORDER)), Text::from("SEK"));
+    assert_eq!(clearing, BTreeMap::from([(order, -100_000)]));
+    let mut same = line("l2", SettlementKind::Capture, Some("c1"), 100, 0);
+    same.original = Some(money(100, "EUR"));
+    matched.one(same);
+    assert_eq!(matched.refused, [Code::DataQuality]);
+}
+
+#[test]
 fn what_a_payout_lacks_is_told_of_with_its_cause() {
     let without = |index: usize| {
         let mut all = whole();

@@ -9,7 +9,7 @@
 //! about under the same key; only a definite failure opens the next.
 
 use super::cases::{CaseChange, Cases};
-use super::facts::{Latest, Payment, ReturnFact, Taken};
+use super::facts::{Latest, Payment, PaymentKind, ReturnFact, Taken};
 use super::limits::Verdict;
 use super::machine::{Illegal, RefundMove, RefundStatus};
 use super::refund::{Answer, AnswerKind, Change, Refund, Request};
@@ -73,6 +73,15 @@ impl Gate {
     /// Every refund by id.
     pub fn refunds(&self) -> &BTreeMap<u128, Refund> {
         &self.refunds
+    }
+
+    /// Natural keys of the captures of a payment, in order.
+    pub fn captures<'a>(&'a self, payment: &'a str) -> impl Iterator<Item = &'a Text> {
+        let of_payment =
+            move |fact: &Payment| fact.kind == PaymentKind::Captured && fact.payment == payment;
+        let all = self.payments.iter();
+        all.filter(move |(_, fact)| of_payment(fact))
+            .map(|(key, _)| key)
     }
 
     /// A movement of the customer's money; `key` names it whatever system tells of it.

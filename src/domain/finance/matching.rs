@@ -83,6 +83,8 @@ pub struct SettledLine {
     pub order: Option<Text>,
     /// Before the provider's fee.
     pub gross: Money,
+    /// The same in the currency of the payment, where the payout is in another.
+    pub original: Option<Money>,
     /// The provider's fee: more than zero when it is charged.
     pub fee: Money,
     /// What it adds to the payout.
@@ -96,6 +98,7 @@ stored!(SettledLine {
     kind,
     order,
     gross,
+    original,
     fee,
     net,
     value_day
@@ -227,7 +230,7 @@ impl Matching {
                 .lines
                 .facts()
                 .filter(|l| l.kind == kind)
-                .map(|l| l.gross)
+                .map(|l| l.original.unwrap_or(l.gross))
                 .collect();
             let settled = lines
                 .split_first()

@@ -357,13 +357,19 @@ fn of_line(line: &SettledLine) -> Balances {
         _ => {
             against(Account::Fees, line.fee.amount());
             if let Some(order) = &line.order {
-                let gross = line.gross.amount();
-                *balances
-                    .entry((clearing, Text::default(), currency))
-                    .or_default() += gross;
-                *balances
-                    .entry((clearing, order.clone(), currency))
-                    .or_default() -= gross;
+                let taken = line.original.unwrap_or(line.gross);
+                let mut add = |account, order: &Text, money: Money, sign: i64| {
+                    let signed = Decimal::from_units(money.amount().units() * sign);
+                    let key = (account, order.clone(), money.currency());
+                    *balances.entry(key).or_default() += signed;
+                };
+                let own = Text::default();
+                add(clearing, &own, line.gross, 1);
+                add(clearing, order, taken, -1);
+                if taken.currency() != currency {
+                    add(Account::CurrencyExchange, &own, line.gross, -1);
+                    add(Account::CurrencyExchange, &own, taken, 1);
+                }
             }
         }
     }

@@ -35,10 +35,13 @@ pub enum Account {
     Adjustments,
     /// Our account at the bank.
     Bank,
+    /// What was changed from one currency into another: what it holds is worth nothing, but for gains
+    /// and losses.
+    CurrencyExchange,
 }
 stored_enum!(Account [
     PspClearing, CustomerDeposits, Revenue, TaxPayable, RefundLiability, Returns, Appeasements,
-    Disputes, Receivables, Fees, PspReserve, Adjustments, Bank
+    Disputes, Receivables, Fees, PspReserve, Adjustments, Bank, CurrencyExchange
 ]);
 
 impl Account {
@@ -58,6 +61,7 @@ impl Account {
             Account::PspReserve => "PSPReserve",
             Account::Adjustments => "Adjustments",
             Account::Bank => "Bank",
+            Account::CurrencyExchange => "CurrencyExchange",
         }
     }
 }

@@ -143,6 +143,18 @@ pub(crate) fn settled(e: &SettlementEvent) -> Result<Settled, Fault> {
     let gross = money("gross", e.gross, &e.currency)?;
     let fee = money("fee", e.fee, &e.currency)?;
     let net = money("net", e.net, &e.currency)?;
+    let original = e.original.as_ref();
+    let original = original
+        .map(|o| money("original", o.amount, &o.currency))
+        .transpose()?;
+    if let Some(original) = original {
+        let signs = [original, gross].map(|m| m.amount().units().signum());
+        if signs[0] != signs[1] || original.currency() == gross.currency() {
+            return Err(quality(format!(
+                "original {original} is not gross {gross} in another currency"
+            )));
+        }
+    }
     if gross.minus(fee) != Ok(net) {
         return Err(quality(format!(
             "gross {gross} less fee {fee} is not net {net}"
@@ -159,6 +171,7 @@ pub(crate) fn settled(e: &SettlementEvent) -> Result<Settled, Fault> {
         kind,
         order: e.order_id.clone(),
         gross,
+        original,
         fee,
         net,
         value_day: e.value_date.0,

@@ -50,6 +50,7 @@ fn entry(entry: &Entry) -> LedgerEntry {
             Account::PspReserve => LedgerAccount::PspReserve,
             Account::Adjustments => LedgerAccount::Adjustments,
             Account::Bank => LedgerAccount::Bank,
+            Account::CurrencyExchange => LedgerAccount::CurrencyExchange,
         },
         side: match entry.amount.is_negative() {
             true => LedgerSide::Credit,
