@@ -4,7 +4,15 @@ fn project() -> Sources {
     Sources::read(Path::new(env!("CARGO_MANIFEST_DIR"))).expect("the project's own files")
 }
 
-const READERS: [&str; 2] = ["stock-ledger", "ats-aggregate"];
+const READERS: [&str; 7] = [
+    "stock-ledger",
+    "ats-aggregate",
+    "refund-gate",
+    "return-refund-recon",
+    "ledger",
+    "settlement-match",
+    "settlement-recon",
+];
 
 /// What is found after `mend` was done to the project's own files.
 fn after(mend: impl FnOnce(&mut Sources)) -> Vec<String> {
