@@ -154,6 +154,18 @@ impl Telemetry {
         }
     }
 
+    /// Records that `reader` has settled in committed transactions.
+    pub fn settled(&self, reader: &str) -> u64 {
+        self.records.with_label_values(&[reader]).get()
+    }
+
+    /// Records that `reader` has settled with `outcome`; one that waited first counts again when it
+    /// has ended.
+    pub fn settled_as(&self, reader: &str, outcome: Outcome) -> u64 {
+        let labels = [reader, outcome.symbol()];
+        self.outcomes.with_label_values(&labels).get()
+    }
+
     /// How long the oldest record that was read has waited for its outcome.
     pub fn event_age(&self, task: &str, age: Duration) {
         self.event_age

@@ -6,6 +6,7 @@ use crate::connectors;
 use crate::log::Log;
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::log::kafka::{KafkaLog, KafkaSettings};
+use crate::log::scoped::Scoped;
 use crate::registry::{ClientSettings, EmbeddedRegistry, Registry, RegistryClient};
 use crate::topics::Readers;
 use anyhow::{Context, bail};
@@ -22,6 +23,10 @@ pub struct Bootstrap {
     /// encryption or a password.
     #[arg(long, env = "CROSSDOCK_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// What the names of this deployment's topics, groups and transactions begin with, such as
+    /// `shop-de.`: several deployments can share a cluster.
+    #[arg(long, env = "CROSSDOCK_PREFIX", value_name = "PREFIX")]
+    pub prefix: Option<String>,
 }
 
 impl Bootstrap {
@@ -107,7 +112,21 @@ pub fn configured_log(
             )
         }
     };
-    Ok(Arc::new(KafkaLog::connect(settings)?))
+    scoped(
+        Arc::new(KafkaLog::connect(settings)?),
+        bootstrap.prefix.as_deref(),
+    )
+}
+
+/// The part of a log under a prefix, or all of it where there is none.
+///
+/// # Errors
+/// When Kafka would not take the prefix.
+pub fn scoped(log: Arc<dyn Log>, prefix: Option<&str>) -> anyhow::Result<Arc<dyn Log>> {
+    Ok(match prefix {
+        Some(prefix) => Arc::new(Scoped::new(log, prefix)?),
+        None => log,
+    })
 }
 
 /// A log in this process's memory.
@@ -146,7 +165,11 @@ pub fn configured_registry(
     }
 }
 
-fn client(url: &str) -> anyhow::Result<Arc<dyn Registry>> {
+/// The registry at a URL.
+///
+/// # Errors
+/// When the URL or the credentials of the environment are not such.
+pub fn client(url: &str) -> anyhow::Result<Arc<dyn Registry>> {
     Ok(Arc::new(RegistryClient::new(
         &ClientSettings::from_environment(url),
     )?))

@@ -82,7 +82,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (told, mut hear) = tokio::sync::watch::channel(false);
     let begun = started.clone();
     runtime.spawn(async move {
-        if told_to_stop().await.is_ok() && !begun.load(Ordering::SeqCst) {
+        if shared::told_to_stop().await.is_ok() && !begun.load(Ordering::SeqCst) {
             std::process::exit(0);
         }
         told.send_replace(true);
@@ -427,15 +427,4 @@ fn answer(good: bool, health: &service::Health) -> (StatusCode, String) {
         StatusCode::SERVICE_UNAVAILABLE
     };
     (status, lines.collect::<Vec<_>>().join("\n") + "\n")
-}
-
-async fn told_to_stop() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }

@@ -1,11 +1,11 @@
 //! What several subcommands need: the log output, the configuration, the codec.
 
-use crate::codec::{Codec, SchemaSource};
+use crate::codec::Codec;
 use crate::config::{Configuration, ConnectorEntry, lint};
 use crate::connectors;
 use crate::contract::Catalogue;
 use crate::pipeline::{Connector, ConnectorDescriptor};
-use crate::registry::Registry;
+use crate::registry::{Registry, schemas};
 use anyhow::{Context, bail};
 use std::io::IsTerminal;
 use std::path::Path;
@@ -51,19 +51,7 @@ pub fn configuration(path: Option<&Path>) -> anyhow::Result<Configuration> {
 
 /// The codec over a registry.
 pub fn codec(registry: Arc<dyn Registry>) -> Arc<Codec> {
-    struct Source(Arc<dyn Registry>);
-    impl SchemaSource for Source {
-        fn schema(&self, id: u32) -> Result<String, crate::codec::SchemaError> {
-            self.0.schema(id)
-        }
-        fn id(&self, subject: &str, schema: &str) -> Result<u32, crate::codec::SchemaError> {
-            self.0.id(subject, schema)
-        }
-    }
-    Arc::new(Codec::new(
-        Arc::new(Source(registry)),
-        Catalogue::compiled(),
-    ))
+    Arc::new(Codec::new(schemas(registry), Catalogue::compiled()))
 }
 
 /// Builds a configured connector, after its settings were held against its schema.
@@ -82,6 +70,21 @@ pub fn build(
     let connector = (descriptor.build)(&entry.name, entry.settings.clone())
         .with_context(|| format!("connector {}", entry.name))?;
     Ok((descriptor, connector))
+}
+
+/// Waits until this process is told to stop: SIGTERM, or Ctrl-C on a terminal.
+///
+/// # Errors
+/// When signals cannot be heard.
+pub async fn told_to_stop() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+/// Calls that a stand-in remembers.
+const CALLS_MAX: usize = 20_000;
 /// Bytes of a request that a stand-in takes.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
 
@@ -86,7 +88,8 @@ pub struct FakeServer<A> {
 struct Shared<A> {
     api: Mutex<A>,
     faults: Mutex<VecDeque<FakeFault>>,
-    calls: Mutex<Vec<FakeCall>>,
+    /// How many there were, and the latest.
+    calls: Mutex<(u64, VecDeque<FakeCall>)>,
     down: AtomicBool,
 }
 
@@ -169,9 +172,14 @@ impl<A: FakeApi> FakeServer<A> {
         self.shared.down.store(down, Ordering::SeqCst);
     }
 
-    /// The calls that changed or would have changed something.
+    /// The calls that changed or would have changed something; of very many the latest.
     pub fn calls(&self) -> Vec<FakeCall> {
-        lock(&self.shared.calls).clone()
+        lock(&self.shared.calls).1.iter().cloned().collect()
+    }
+
+    /// How many such calls there were.
+    pub fn calls_taken(&self) -> u64 {
+        lock(&self.shared.calls).0
     }
 }
 
@@ -226,7 +234,12 @@ async fn handle<A: FakeApi>(
     let operation = format!("{} {}", request.method, request.path);
     let record = |applied| {
         if changes {
-            lock(&shared.calls).push(FakeCall {
+            let (count, calls) = &mut *lock(&shared.calls);
+            *count += 1;
+            if calls.len() == CALLS_MAX {
+                calls.pop_front();
+            }
+            calls.push_back(FakeCall {
                 at,
                 operation: operation.clone(),
                 applied,

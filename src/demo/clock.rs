@@ -1,19 +1,20 @@
-//! The demo's clock: moved by the driver, so that a run does not depend on how fast the machine is.
+//! The demo's clock: moved by the driver, so that what is decided does not depend on how fast the
+//! machine is, or the broker.
 
 use crate::domain::Timestamp;
 use crate::pipeline::Clock;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-/// 2026-01-01T00:00:00Z: every run begins then.
-const START_MICROS: i64 = 1_767_225_600_000_000;
+/// 2026-01-01T00:00:00Z: every run on the embedded log begins then.
+pub(super) const FIRST_DAY: Timestamp = Timestamp(1_767_225_600_000_000);
 
 /// A clock that stands until it is moved.
 pub(super) struct DrivenClock(AtomicI64);
 
 impl DrivenClock {
-    pub fn new() -> Self {
-        DrivenClock(AtomicI64::new(START_MICROS))
+    pub fn new(start: Timestamp) -> Self {
+        DrivenClock(AtomicI64::new(start.0))
     }
     pub fn advance(&self, by: Duration) {
         self.0

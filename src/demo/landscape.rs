@@ -1,84 +1,63 @@
-//! The landscape and its driver: which task steps when, and when what goes wrong.
+//! What there is in the landscape: the log, the systems, the tasks. How they are driven is in `day`.
 
-use super::clock::DrivenClock;
+use super::clock::{DrivenClock, FIRST_DAY};
+use super::invariants::{self, Books, Shown};
+use super::tally::{Counted, Tally};
 use super::traders::{
-    CHANNELS, Shared, Shoppers, Street, Tills, Warehouse, best_sellers, street, survey,
+    CHANNELS, Heard, Shared, Shoppers, Steady, Street, Survey, Tills, Warehouse, best_sellers,
+    survey,
 };
-use super::{Options, Report, SLICE, invariants};
+use super::{Cluster, Options, Report, SLICE};
 use crate::codec::Codec;
 use crate::connectors;
-use crate::contract::event::{Event, ReservationStatus};
 use crate::contract::{Catalogue, Tier, topic};
 use crate::log::embedded::{self, EmbeddedLog};
 use crate::log::{Isolation, Log, Offset, Reader, TopicPartition};
-use crate::pipeline::{Clock, Code, Connector, Fake, FakeOptions, Fault, Source, Stage};
-use crate::registry::{EmbeddedRegistry, Registry};
-use crate::runtime::{ProcessorTask, Progress, SinkTask, SourceTask, TaskSettings};
+use crate::pipeline::{
+    Clock, Code, Connector, Fake, FakeOptions, Fault, Source, Stage, SystemClock,
+};
+use crate::registry::{self, EmbeddedRegistry, Registry, register};
+use crate::runtime::{ProcessorTask, SinkTask, SourceTask, TaskSettings};
 use crate::telemetry::Telemetry;
-use crate::topics::{self, Readers};
-use crate::{codec, processors, verify};
-use std::collections::{BTreeMap, VecDeque};
+use crate::topics::{self, Plan, Readers};
+use crate::{processors, verify};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Time that passes between two rounds.
-const ROUND: Duration = Duration::from_millis(250);
-/// Steps after which a task that never rests is a defect.
-const STEPS_MAX: usize = 1_000_000;
+/// What is kept of a compacted topic at least: the judges read every version.
+const COMPACTION_LAG: Duration = Duration::from_secs(86_400);
+/// What moves stock; nothing else happens here.
+const PROCESSORS: [&str; 2] = ["stock-ledger", "ats-aggregate"];
+const SOURCES: [&str; 3] = ["warehouse", "tills", "shoppers"];
 
-/// Where a demo stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Sales are read.
-    Trading,
-    /// One storefront does not answer.
-    Outage,
-    /// The day is over; what is under way ends.
-    Draining,
-}
-
-/// What an observer sees after each round.
-#[derive(Clone, Debug)]
-pub struct Picture {
-    /// Where the demo stands.
-    pub phase: Phase,
-    /// Facts and commands read from the systems.
-    pub events: u64,
-    /// Stock levels written.
-    pub levels: u64,
-    /// Availabilities published.
-    pub published: u64,
-    /// Calls that storefronts have taken.
-    pub calls: u64,
-    /// Records that wait for a storefront.
-    pub waiting: u64,
-}
-
-/// Watches a demo.
-pub trait Observer {
-    /// Called after each round.
-    fn round(&mut self, picture: &Picture);
-}
-
+/// A storefront.
 pub(super) struct Shop {
     pub name: &'static str,
     pub channel: &'static str,
     pub fake: Box<dyn Fake>,
 }
 
+/// Everything that takes part.
 pub(super) struct Landscape {
-    pub log: Arc<dyn Log>,
+    pub clock: Arc<DrivenClock>,
+    /// Real time that a round takes at least: none where nothing else takes any.
+    pub pace: Option<Duration>,
+    pub tally: Tally,
+    pub telemetry: Arc<Telemetry>,
     pub codec: Arc<Codec>,
-    clock: Arc<DrivenClock>,
-    street: Shared,
-    granted: Arc<Mutex<VecDeque<(uuid::Uuid, ReservationStatus)>>>,
-    reservations: Box<dyn Reader>,
-    sources: Vec<SourceTask>,
-    processors: Vec<ProcessorTask>,
-    sinks: Vec<SinkTask>,
+    pub street: Shared,
+    pub heard: Heard,
+    pub books: Books,
+    /// Reads what is judged as it is written.
+    pub reader: Box<dyn Reader>,
+    pub sources: Vec<SourceTask>,
+    pub processors: Vec<ProcessorTask>,
+    pub sinks: Vec<SinkTask>,
     pub shops: Vec<Shop>,
-    events: u64,
+    pub events: u64,
+    log: Arc<dyn Log>,
     started: std::time::Instant,
     _data: Option<OwnFile>,
 }
@@ -92,341 +71,119 @@ impl Drop for OwnFile {
     }
 }
 
+/// What every task is given.
+struct Ports {
+    log: Arc<dyn Log>,
+    clock: Arc<DrivenClock>,
+    codec: Arc<Codec>,
+    telemetry: Arc<Telemetry>,
+}
+
 impl Landscape {
     pub async fn start(options: &Options) -> Result<Self, Fault> {
-        let clock = Arc::new(DrivenClock::new());
-        let time = clock.clone();
-        let now: embedded::Now =
-            Arc::new(move || Duration::from_micros(u64::try_from(time.now().0).unwrap_or(0)));
-        let log: Arc<dyn Log> = Arc::new(EmbeddedLog::new(embedded::Options {
-            now,
-            ..embedded::Options::system()
-        }));
-        let catalogue = Catalogue::compiled();
         let (path, kept) = data_file(options)?;
-        let file = |name: &str| file_connector(name, &path);
-        let survey = survey(source_of(file("tills")?.as_ref())?.as_mut()).await?;
-        if survey.is_empty() {
-            return Err(setup(format!(
-                "{} holds no sales that the mapping of the demo understands",
-                path.display()
-            )));
-        }
+        let survey = surveyed(&path).await?;
+        let catalogue = Catalogue::compiled();
+        let (clock, log, registry) = ground(options.cluster.as_ref())?;
+        let shops = open_shops(&survey, options.seed).await?;
+        let readers = readers(&shops);
+        lay_out(log.as_ref(), registry.as_ref(), &readers)?;
+
+        let tally = Tally::default();
+        let ports = Ports {
+            log: Arc::new(Counted {
+                inner: log.clone(),
+                tally: tally.clone(),
+            }),
+            clock: clock.clone(),
+            codec: Arc::new(Codec::new(registry::schemas(registry), catalogue)),
+            telemetry: Arc::new(Telemetry::new()),
+        };
+        let street: Shared = Arc::new(Mutex::new(Street::default()));
+        let heard = Heard::default();
         let skus = best_sellers(&survey, 60);
-        let all: std::collections::BTreeSet<String> =
-            survey.keys().map(|(sku, _)| sku.clone()).collect();
-
-        let mut shops = Vec::new();
-        for (kind, channel) in ["vendure", "medusa"].into_iter().zip(CHANNELS) {
-            let descriptor =
-                connectors::find(kind).ok_or_else(|| setup(format!("no connector {kind}")))?;
-            let start = descriptor
-                .fake
-                .ok_or_else(|| setup(format!("{kind} has no stand-in")))?;
-            let fake = start(FakeOptions {
-                skus: all.iter().cloned().collect(),
-                locations: Vec::new(),
-                seed: options.seed,
-            });
-            let fake = fake
-                .await
-                .map_err(|e| setup(format!("the stand-in of {kind} cannot start: {e}")))?;
-            shops.push(Shop {
-                name: kind,
-                channel,
-                fake,
-            });
-        }
-        let readers = Readers {
-            processors: processors::ALL
-                .iter()
-                .map(|p| {
-                    (
-                        p.descriptor.name.to_owned(),
-                        p.descriptor.inputs[0].to_owned(),
-                    )
-                })
-                .collect(),
-            sinks: shops
-                .iter()
-                .map(|s| (s.name.to_owned(), topic::STOCK_ATS.to_owned()))
-                .collect(),
-            sources: ["tills", "warehouse", "shoppers"]
-                .map(|s| (s.to_owned(), topic::STOCK_CHANGE.to_owned()))
-                .to_vec(),
+        let warehouse = Warehouse {
+            seed: options.seed,
+            skus: skus.clone(),
+            clock: clock.clone(),
+            street: street.clone(),
         };
-        topics::ensure(log.as_ref(), catalogue, Tier::S, Some(1), &readers)?;
-        let registry = EmbeddedRegistry::open(log.clone()).map_err(|e| setup(e.to_string()))?;
-        for t in catalogue.physical(
-            Tier::S,
-            &as_pairs(&readers.processors),
-            &as_pairs(&readers.sinks),
-        ) {
-            register(&registry, &t.name, t.contract.as_deref())?;
-        }
-        for source in &readers.sources {
-            register(
-                &registry,
-                &catalogue.dead_letter_topic(&source.0),
-                Some("retail.ops.v1.DeadLetter"),
-            )?;
-        }
-        let codec = Arc::new(Codec::new(Arc::new(registry), catalogue));
-        let telemetry = Arc::new(Telemetry::new());
-        let settings = || TaskSettings {
-            static_membership: false,
-            calls_max: 1,
-            ..TaskSettings::new("demo", 0)
+        let tills = Tills::new(
+            source_of(file_connector("tills", &path)?.as_ref())?,
+            options.seed,
+            survey,
+            clock.clone(),
+            street.clone(),
+        );
+        let shoppers = Shoppers {
+            seed: options.seed,
+            skus,
+            clock: clock.clone(),
+            street: street.clone(),
+            heard: heard.clone(),
+            wishes: BTreeMap::new(),
         };
-
-        let shared: Shared = Arc::new(Mutex::new(Street::default()));
-        let granted = Arc::new(Mutex::new(VecDeque::new()));
-        let polls = (survey.values().sum::<i64>().max(1) as usize / 8_000).clamp(8, 30);
-        let made: Vec<(&str, Box<dyn Source>)> = vec![
-            (
-                "warehouse",
-                Box::new(Warehouse {
-                    seed: options.seed,
-                    skus: skus.clone(),
-                    clock: clock.clone(),
-                    street: shared.clone(),
-                }),
-            ),
-            (
-                "tills",
-                Box::new(Tills {
-                    inner: source_of(file("tills")?.as_ref())?,
-                    seed: options.seed,
-                    survey,
-                    clock: clock.clone(),
-                    street: shared.clone(),
-                    own_books: BTreeMap::new(),
-                    polls: 0,
-                    snapshot_at: polls,
-                }),
-            ),
-            (
-                "shoppers",
-                Box::new(Shoppers {
-                    seed: options.seed,
-                    skus,
-                    clock: clock.clone(),
-                    street: shared.clone(),
-                    granted: granted.clone(),
-                    wishes: BTreeMap::new(),
-                }),
-            ),
-        ];
-        let mut sources = Vec::new();
-        for (name, source) in made {
-            sources.push(SourceTask::new(
-                name,
-                source,
-                log.clone(),
-                clock.clone(),
-                codec.clone(),
-                catalogue,
-                telemetry.clone(),
-                settings(),
-            )?);
-        }
-        let mut tasks = Vec::new();
-        for p in processors::ALL {
-            tasks.push(ProcessorTask::new(
-                (p.make)(),
-                log.clone(),
-                clock.clone(),
-                codec.clone(),
-                catalogue,
-                telemetry.clone(),
-                settings(),
-            )?);
-        }
-        let mut sinks = Vec::new();
-        for shop in &shops {
-            let sink = build(shop.name, shop.name, shop_settings(shop))?
+        let sources: [Box<dyn Source>; 3] =
+            [Box::new(warehouse), Box::new(tills), Box::new(shoppers)];
+        let sources = SOURCES.iter().zip(sources).map(|(name, source)| {
+            let source = Box::new(Steady::new(source));
+            ports.source(name, source)
+        });
+        let processors = taking_part().map(|p| ports.processor((p.make)()));
+        let sinks = shops.iter().map(|shop| {
+            let sink = build(shop.name, shop.name, shop.settings())?
                 .sink()
                 .ok_or_else(|| setup(format!("{} has no sink", shop.name)))?;
-            sinks.push(SinkTask::new(
-                shop.name,
-                &[topic::STOCK_ATS],
-                sink,
-                log.clone(),
-                clock.clone(),
-                codec.clone(),
-                catalogue,
-                telemetry.clone(),
-                settings(),
-            )?);
-        }
-        let partitions = catalogue
-            .partitions(topic::RESERVATION_EVENT, Tier::S)
-            .unwrap_or(1);
-        let from: Vec<_> = (0..partitions)
-            .map(|p| {
-                (
-                    TopicPartition::new(topic::RESERVATION_EVENT, p),
-                    Offset::Beginning,
-                )
-            })
-            .collect();
-        let reservations = log.reader(&from, Isolation::ReadCommitted)?;
+            ports.sink(shop.name, sink)
+        });
         Ok(Landscape {
-            log,
-            codec,
+            pace: options.cluster.as_ref().map(|_| super::day::ROUND),
+            sources: sources.collect::<Result<_, _>>()?,
+            processors: processors.collect::<Result<_, _>>()?,
+            sinks: sinks.collect::<Result<_, _>>()?,
+            reader: reader(log.as_ref())?,
+            books: Books::default(),
+            telemetry: ports.telemetry,
+            codec: ports.codec,
             clock,
-            street: shared,
-            granted,
-            reservations,
-            sources,
-            processors: tasks,
-            sinks,
+            tally,
+            street,
+            heard,
             shops,
             events: 0,
+            log,
             started: std::time::Instant::now(),
             _data: kept,
         })
     }
 
-    /// Trades until every sale has been read. The second storefront does not answer for a while.
-    pub async fn trade(&mut self, observer: &mut dyn Observer) -> Result<(), Fault> {
-        for round in 0..STEPS_MAX {
-            let outage = (12..24).contains(&round);
-            self.shops[1].fake.set_down(outage);
-            let more = self.round(round % 7 == 3).await?;
-            observer.round(&self.picture(if outage {
-                Phase::Outage
-            } else {
-                Phase::Trading
-            }));
-            if !more && round >= 30 {
-                return Ok(());
-            }
-        }
-        Err(setup("the sales never end".into()))
+    /// Who settles which topic.
+    pub fn settles(&self) -> Vec<(String, String)> {
+        let processors = taking_part().flat_map(|p| {
+            let inputs = p.descriptor.inputs.iter();
+            inputs.map(|t| (p.descriptor.name.to_owned(), (*t).to_owned()))
+        });
+        let shops = self.shops.iter();
+        let sinks = shops.map(|s| (s.name.to_owned(), topic::STOCK_ATS.to_owned()));
+        processors.chain(sinks).collect()
     }
 
-    /// Lets what is under way come to its end.
-    pub async fn drain(&mut self, observer: &mut dyn Observer) -> Result<(), Fault> {
-        street(&self.street).closing = true;
-        self.shops[1].fake.set_down(false);
-        let mut quiet = 0;
-        for _ in 0..2_000 {
-            let before = self.events;
-            self.round(false).await?;
-            observer.round(&self.picture(Phase::Draining));
-            let busy = self.events != before || self.sinks.iter().any(|s| !s.is_quiet());
-            quiet = if busy { 0 } else { quiet + 1 };
-            // Holds last two seconds: longer than that without anything new is the end.
-            if quiet > 16 {
-                return Ok(());
-            }
-        }
-        Err(setup("the landscape never came to rest".into()))
-    }
-
-    /// One round: the systems tell, the processors work, the storefronts hear. Returns whether the
-    /// tills have more to tell.
-    async fn round(&mut self, flaky: bool) -> Result<bool, Fault> {
-        self.clock.advance(ROUND);
-        self.hear_of_reservations()?;
-        let mut more = false;
-        for source in &mut self.sources {
-            // The first step of a source finds its group forming.
-            for _ in 0..4 {
-                match source.step().await? {
-                    Progress::Worked(count) => {
-                        self.events += count as u64;
-                        more |= source.name() == "tills" && count > 0;
-                        break;
-                    }
-                    Progress::Unassigned => {}
-                    _ => break,
-                }
-            }
-        }
-        if flaky {
-            use crate::pipeline::FakeFault::{AppliedThenCut, Garbage, Status};
-            self.shops[0]
-                .fake
-                .inject(vec![AppliedThenCut, Status(503, None), Garbage]);
-        }
-        for _ in 0..3 {
-            for task in &mut self.processors {
-                run_to_rest(task)?;
-            }
-        }
-        for sink in &mut self.sinks {
-            for step in 0..STEPS_MAX {
-                match sink.step(Duration::ZERO).await {
-                    Ok(Progress::Idle { .. }) if step > 3 => break,
-                    Ok(_) => {}
-                    Err(fault) => return Err(fault),
-                }
-                // How long an answer takes must not decide what is read meanwhile.
-                while sink.is_calling() {
-                    sink.finish_calls(Duration::ZERO).await?;
-                }
-            }
-        }
-        Ok(more)
-    }
-
-    fn hear_of_reservations(&mut self) -> Result<(), Fault> {
-        let mut records = Vec::new();
-        self.reservations
-            .poll(100_000, Duration::ZERO, &mut records)?;
-        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        for record in &records {
-            if let Event::ReservationEvent(e) = self.codec.decode(record)? {
-                granted.push_back((e.reservation_id, e.status));
-            }
-        }
-        Ok(())
-    }
-
-    fn picture(&self, phase: Phase) -> Picture {
-        let written = |topic: &str| -> u64 {
-            let partitions = Catalogue::compiled()
-                .partitions(topic, Tier::S)
-                .unwrap_or(1);
-            let end = |p| {
-                self.log
-                    .admin()
-                    .watermarks(&TopicPartition::new(topic, p))
-                    .map_or(0, |(_, end)| end)
-            };
-            (0..partitions).map(end).sum::<i64>().unsigned_abs()
-        };
-        Picture {
-            phase,
-            events: self.events,
-            levels: written(topic::STOCK_LEVEL),
-            published: written(topic::STOCK_ATS),
-            calls: self.shops.iter().map(|s| s.fake.calls().len() as u64).sum(),
-            waiting: self.sinks.iter().map(|s| s.waiting() as u64).sum(),
-        }
+    /// The books as `crossdock verify` finds them.
+    pub fn ledger(&self) -> Result<verify::Ledger, Fault> {
+        verify::ledger(
+            &self.log,
+            &self.codec,
+            Catalogue::compiled(),
+            &TaskSettings::new("", 0).application,
+            &self.settles(),
+        )
     }
 
     /// Balances the books and judges the invariants.
     pub fn report(self, options: &Options) -> Result<Report, Fault> {
-        let catalogue = Catalogue::compiled();
-        let mut readers: Vec<(String, String)> = Vec::new();
-        for p in processors::ALL {
-            readers.extend(
-                p.descriptor
-                    .inputs
-                    .iter()
-                    .map(|t| (p.descriptor.name.to_owned(), (*t).to_owned())),
-            );
-        }
-        readers.extend(
-            self.shops
-                .iter()
-                .map(|s| (s.name.to_owned(), topic::STOCK_ATS.to_owned())),
-        );
-        let ledger = verify::ledger(&self.log, &self.codec, catalogue, "crossdock", &readers)?;
-        let invariants = invariants::judge(&self.log, &self.codec, &ledger, &self.shops)?;
+        let ledger = self.ledger()?;
+        let shown: Vec<Shown> = self.shops.iter().map(Shop::shown).collect();
+        let invariants = invariants::judge(&self.books, &ledger, &shown, self.clock.now());
         Ok(Report {
             seed: options.seed,
             events: self.events,
@@ -435,37 +192,200 @@ impl Landscape {
             took: self.started.elapsed(),
         })
     }
+
+    /// Everything that is judged, as the log has it: for tests that change it.
+    #[cfg(test)]
+    pub fn records(&self) -> Result<Vec<crate::pipeline::Record>, Fault> {
+        let mut all = Vec::new();
+        for topic in invariants::TOPICS {
+            verify::read_topic(self.log.as_ref(), topic, |record| all.push(record.clone()))?;
+        }
+        Ok(all)
+    }
 }
 
-fn run_to_rest(task: &mut ProcessorTask) -> Result<(), Fault> {
-    for step in 0..STEPS_MAX {
-        match task.step(Duration::ZERO)? {
-            Progress::Idle { .. } => return Ok(()),
-            Progress::Unassigned if step > 3 => return Ok(()),
-            _ => {}
+impl Shop {
+    fn settings(&self) -> serde_json::Value {
+        let mut settings = self.fake.settings();
+        settings["channel"] = self.channel.into();
+        settings
+    }
+
+    /// What its customers see.
+    pub fn shown(&self) -> Shown {
+        let books = self.fake.books();
+        let quantities = books.as_object().into_iter().flatten();
+        Shown {
+            name: self.name.to_owned(),
+            channel: self.channel.to_owned(),
+            quantities: quantities
+                .map(|(sku, quantity)| (sku.clone(), quantity.as_i64().unwrap_or_default()))
+                .collect(),
         }
     }
-    Err(setup(format!("{} never came to rest", task.name())))
 }
 
-fn register(registry: &EmbeddedRegistry, topic: &str, contract: Option<&str>) -> Result<(), Fault> {
-    let Some((_, schema)) = Event::CONTRACTS
-        .iter()
-        .find(|(name, _)| Some(*name) == contract)
-    else {
-        return Ok(());
+impl Ports {
+    fn settings() -> TaskSettings {
+        TaskSettings {
+            static_membership: false,
+            calls_max: 1,
+            ..TaskSettings::new("demo", 0)
+        }
+    }
+
+    fn source(&self, name: &str, source: Box<dyn Source>) -> Result<SourceTask, Fault> {
+        SourceTask::new(
+            name,
+            source,
+            self.log.clone(),
+            self.clock.clone(),
+            self.codec.clone(),
+            Catalogue::compiled(),
+            self.telemetry.clone(),
+            Self::settings(),
+        )
+    }
+
+    fn processor(
+        &self,
+        processor: Box<dyn crate::pipeline::Processor>,
+    ) -> Result<ProcessorTask, Fault> {
+        ProcessorTask::new(
+            processor,
+            self.log.clone(),
+            self.clock.clone(),
+            self.codec.clone(),
+            Catalogue::compiled(),
+            self.telemetry.clone(),
+            Self::settings(),
+        )
+    }
+
+    fn sink(&self, name: &str, sink: Arc<dyn crate::pipeline::Sink>) -> Result<SinkTask, Fault> {
+        SinkTask::new(
+            name,
+            &[topic::STOCK_ATS],
+            sink,
+            self.log.clone(),
+            self.clock.clone(),
+            self.codec.clone(),
+            Catalogue::compiled(),
+            self.telemetry.clone(),
+            Self::settings(),
+        )
+    }
+}
+
+/// The clock, the log and the registry: of this process, or of a cluster that holds nothing yet.
+fn ground(
+    cluster: Option<&Cluster>,
+) -> Result<(Arc<DrivenClock>, Arc<dyn Log>, Arc<dyn Registry>), Fault> {
+    let in_log = |log: &Arc<dyn Log>| {
+        let opened = EmbeddedRegistry::open(log.clone());
+        opened.map_err(|e| setup("the schema registry in the log cannot be opened").caused_by(e))
     };
-    registry
-        .register(&codec::subject(topic), schema)
-        .map(|_| ())
-        .map_err(|e| setup(e.to_string()))
+    let Some(cluster) = cluster else {
+        let clock = Arc::new(DrivenClock::new(FIRST_DAY));
+        let time = clock.clone();
+        let now: embedded::Now =
+            Arc::new(move || Duration::from_micros(u64::try_from(time.now().0).unwrap_or(0)));
+        let log: Arc<dyn Log> = Arc::new(EmbeddedLog::new(embedded::Options {
+            now,
+            ..embedded::Options::system()
+        }));
+        let registry = Arc::new(in_log(&log)?);
+        return Ok((clock, log, registry));
+    };
+    let log = cluster.log.clone();
+    if let Some(topic) = log.admin().topics()?.first() {
+        return Err(setup(format!(
+            "the demo needs topics of its own, and {} at {} is there already; give it another --prefix, or none for one that is new",
+            topic.name,
+            log.address()
+        )));
+    }
+    let registry = match &cluster.registry {
+        Some(registry) => registry.clone(),
+        None => Arc::new(in_log(&log)?),
+    };
+    let clock = Arc::new(DrivenClock::new(SystemClock.now()));
+    Ok((clock, log, registry))
 }
 
-fn as_pairs(owned: &[(String, String)]) -> Vec<(&str, &str)> {
-    owned
-        .iter()
-        .map(|(a, b)| (a.as_str(), b.as_str()))
-        .collect()
+/// Creates the topics and registers the schemas, as `topics apply` and `schemas register` do.
+fn lay_out(log: &dyn Log, registry: &dyn Registry, readers: &Readers) -> Result<(), Fault> {
+    let catalogue = Catalogue::compiled();
+    let mut wanted = topics::wanted(catalogue, Tier::S, readers);
+    for topic in &mut wanted {
+        let lag = COMPACTION_LAG.as_millis().to_string();
+        topic.settings.insert("min.compaction.lag.ms".into(), lag);
+    }
+    Plan::make(log, wanted, None)?.apply(log)?;
+    register::all(registry, &topics::subjects(catalogue, readers)).map_err(|e| {
+        let address = registry.address().to_owned();
+        setup(format!("the contracts cannot be registered at {address}")).caused_by(e)
+    })
+}
+
+fn taking_part() -> impl Iterator<Item = &'static processors::Registered> {
+    let all = processors::ALL.iter();
+    all.filter(|p| PROCESSORS.contains(&p.descriptor.name))
+}
+
+fn readers(shops: &[Shop]) -> Readers {
+    let mut readers = Readers::processors();
+    readers
+        .processors
+        .retain(|(name, _)| PROCESSORS.contains(&name.as_str()));
+    let sinks = shops.iter();
+    readers
+        .sinks
+        .extend(sinks.map(|s| (s.name.to_owned(), topic::STOCK_ATS.to_owned())));
+    let sources = SOURCES.iter();
+    readers
+        .sources
+        .extend(sources.map(|s| ((*s).to_owned(), topic::STOCK_CHANGE.to_owned())));
+    readers
+}
+
+fn reader(log: &dyn Log) -> Result<Box<dyn Reader>, Fault> {
+    let catalogue = Catalogue::compiled();
+    let partitions = invariants::TOPICS.into_iter().flat_map(|topic| {
+        let count = catalogue.partitions(topic, Tier::S).unwrap_or(1);
+        (0..count).map(move |p| (TopicPartition::new(topic, p), Offset::Beginning))
+    });
+    let from: Vec<_> = partitions.collect();
+    Ok(log.reader(&from, Isolation::ReadCommitted)?)
+}
+
+async fn open_shops(survey: &Survey, seed: u64) -> Result<Vec<Shop>, Fault> {
+    let skus: BTreeSet<&String> = survey.keys().map(|(sku, _)| sku).collect();
+    let mut shops = Vec::new();
+    for (name, channel) in ["vendure", "medusa"].into_iter().zip(CHANNELS) {
+        let descriptor =
+            connectors::find(name).ok_or_else(|| setup(format!("no connector {name}")))?;
+        let start = descriptor
+            .fake
+            .ok_or_else(|| setup(format!("{name} has no stand-in")))?;
+        let fake = start(FakeOptions {
+            skus: skus.iter().map(|s| (*s).clone()).collect(),
+            locations: Vec::new(),
+            seed,
+        });
+        let fake = fake.await.map_err(|e| {
+            setup(format!(
+                "the stand-in of {name} cannot serve on the loopback interface"
+            ))
+            .caused_by(e)
+        })?;
+        shops.push(Shop {
+            name,
+            channel,
+            fake,
+        });
+    }
+    Ok(shops)
 }
 
 fn build(
@@ -475,12 +395,6 @@ fn build(
 ) -> Result<Arc<dyn Connector>, Fault> {
     let descriptor = connectors::find(kind).ok_or_else(|| setup(format!("no connector {kind}")))?;
     (descriptor.build)(instance, settings)
-}
-
-fn shop_settings(shop: &Shop) -> serde_json::Value {
-    let mut settings = shop.fake.settings();
-    settings["channel"] = shop.channel.into();
-    settings
 }
 
 fn file_connector(name: &str, path: &Path) -> Result<Arc<dyn Connector>, Fault> {
@@ -495,23 +409,44 @@ fn file_connector(name: &str, path: &Path) -> Result<Arc<dyn Connector>, Fault> 
 fn source_of(connector: &dyn Connector) -> Result<Box<dyn Source>, Fault> {
     connector
         .source()
-        .ok_or_else(|| setup("the file connector has no source".into()))
+        .ok_or_else(|| setup("the file connector has no source"))
+}
+
+/// What the data holds, read once.
+async fn surveyed(path: &Path) -> Result<Survey, Fault> {
+    let source = source_of(file_connector("tills", path)?.as_ref());
+    let survey = survey(source?.as_mut()).await?;
+    if survey.is_empty() {
+        return Err(setup(format!(
+            "{} holds no sales; --data takes the UCI \"Online Retail\" file as CSV, plain or gzip, with the columns InvoiceNo, StockCode, Quantity, InvoiceDate and Country",
+            path.display()
+        )));
+    }
+    Ok(survey)
 }
 
 /// The sales to read: the given file, or the slice that is compiled in, in a file of its own.
 fn data_file(options: &Options) -> Result<(PathBuf, Option<OwnFile>), Fault> {
     if let Some(path) = &options.data {
-        return match std::fs::metadata(path) {
-            Ok(_) => Ok((path.clone(), None)),
-            Err(error) => Err(setup(format!("{} cannot be read: {error}", path.display()))),
+        let unreadable = |why: String| {
+            setup(format!(
+                "{} cannot be read: {why}; give another file with --data, or leave it out for the sales that ship with Crossdock",
+                path.display()
+            ))
         };
+        let file = std::fs::File::open(path).map_err(|e| unreadable(e.to_string()))?;
+        let metadata = file.metadata().map_err(|e| unreadable(e.to_string()))?;
+        if metadata.is_dir() {
+            return Err(unreadable("it is a folder".into()));
+        }
+        return Ok((path.clone(), None));
     }
     let path = std::env::temp_dir().join(format!("crossdock-demo-{}.csv.gz", std::process::id()));
     std::fs::write(&path, SLICE)
-        .map_err(|e| setup(format!("{} cannot be written: {e}", path.display())))?;
+        .map_err(|e| setup(format!("{} cannot be written", path.display())).caused_by(e))?;
     Ok((path.clone(), Some(OwnFile(path))))
 }
 
-fn setup(message: String) -> Fault {
+pub(super) fn setup(message: impl Into<String>) -> Fault {
     Fault::halt(Stage::Read, Code::Configuration, message)
 }

@@ -2,30 +2,49 @@
 //! availability reaches two storefronts over HTTP, with faults injected and the books balanced at
 //! the end.
 //!
-//! On the embedded log everything is driven step by step by one clock and one seed, so a run
-//! repeats itself: the same events, the same ledger, the same verdicts.
+//! Everything is driven step by step by one clock and one seed. On the embedded log a run therefore
+//! repeats itself: the same events, the same ledger, the same verdicts. On Kafka the events are the
+//! same; how many records a task takes at a time, and so what is published in between, is not.
 
 mod clock;
+mod day;
 mod facts;
 mod invariants;
 mod landscape;
 mod report;
+mod tally;
+#[cfg(test)]
+mod tests;
 mod traders;
 
+pub use day::{Front, Observer, Phase, Picture};
 pub use invariants::Verdicts;
-pub use landscape::{Observer, Phase, Picture};
 pub use report::Report;
 
+use crate::log::Log;
 use crate::pipeline::Fault;
+use crate::registry::Registry;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A log of the demo's own on a cluster.
+#[derive(Clone)]
+pub struct Cluster {
+    /// It must not hold any topics yet.
+    pub log: Arc<dyn Log>,
+    /// A schema registry, where it is not to be kept in the log.
+    pub registry: Option<Arc<dyn Registry>>,
+}
 
 /// What a demo runs on.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// Seed of everything that is chosen.
     pub seed: u64,
     /// Sales to read instead of the slice that ships with the project.
     pub data: Option<PathBuf>,
+    /// Where its log is: on a cluster, or else in this process.
+    pub cluster: Option<Cluster>,
 }
 
 /// The slice of real sales that ships with the project.
@@ -37,7 +56,6 @@ pub(crate) const SLICE: &[u8] = include_bytes!("../../data/online_retail_slice.c
 /// When the landscape cannot be set up (a port, the data file) or a part of it halts.
 pub async fn run(options: &Options, observer: &mut dyn Observer) -> Result<Report, Fault> {
     let mut landscape = landscape::Landscape::start(options).await?;
-    landscape.trade(observer).await?;
-    landscape.drain(observer).await?;
+    landscape.live(observer).await?;
     landscape.report(options)
 }

@@ -92,17 +92,6 @@ impl fmt::Display for Report {
             }
             writeln!(f, "{line}")?;
         }
-        writeln!(
-            f,
-            "\nNext: the same with other faults       crossdock demo --seed 7"
-        )?;
-        writeln!(
-            f,
-            "      all 541,909 lines               crossdock demo --data online_retail.csv.gz"
-        )?;
-        write!(
-            f,
-            "      what connects to what           crossdock connectors list"
-        )
+        Ok(())
     }
 }

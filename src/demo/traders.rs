@@ -1,5 +1,8 @@
 //! The systems that make things happen: tills that replay real sales and misbehave on the way, a
 //! warehouse that receives, ships and transfers, and shoppers who reserve.
+//!
+//! What each does follows from the seed, from how far it has told, and from what it heard; never from
+//! when it was asked.
 
 use super::facts::{self, Move, Wish, command, location, movement, snapshot};
 use crate::contract::event::{
@@ -7,12 +10,13 @@ use crate::contract::event::{
     StockState, Text,
 };
 use crate::domain::{Timestamp, natural_id};
-use crate::pipeline::{Clock, Cursor, Fault, Source, SourceBatch, SourceRecord};
+use crate::pipeline::{Clock, Cursor, Fault, Source, SourceBatch, SourceRecord, SourceReject};
 use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use uuid::Uuid;
 
 pub(super) const WAREHOUSE: &str = "dc";
 pub(super) const STORES: [&str; 2] = ["store-uk", "store-eu"];
@@ -24,7 +28,7 @@ pub(super) struct Street {
     /// Transfers on the way: id, SKU, store, quantity.
     transfers: VecDeque<(String, String, &'static str, i64)>,
     /// Confirmed reservations to ship: reservation, SKU, quantity.
-    to_ship: VecDeque<(uuid::Uuid, Text, i64)>,
+    to_ship: VecDeque<(Uuid, Text, i64)>,
     /// Set when the day is over: nothing new begins.
     pub closing: bool,
 }
@@ -33,6 +37,103 @@ pub(super) type Shared = Arc<Mutex<Street>>;
 
 pub(super) fn street(shared: &Shared) -> MutexGuard<'_, Street> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a shopper is told of a reservation.
+pub(super) struct Word {
+    pub reservation: Uuid,
+    pub order: Text,
+    pub version: i64,
+    pub status: ReservationStatus,
+}
+
+/// Words on their way to the shoppers.
+#[derive(Clone, Default)]
+pub(super) struct Heard(Arc<Mutex<Vec<Word>>>);
+
+impl Heard {
+    pub fn tell(&self, words: Vec<Word>) {
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.extend(words);
+    }
+    /// All of them, in an order that does not depend on how they came.
+    fn take(&self) -> Vec<Word> {
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut words = std::mem::take(&mut *heard);
+        words.sort_by(|a, b| (&a.order, a.version).cmp(&(&b.order, b.version)));
+        words
+    }
+}
+
+/// A system that tells the same again until it has been written down: telling changes it.
+pub(super) struct Steady {
+    inner: Box<dyn Source>,
+    /// By shard: from where on, and what.
+    told: BTreeMap<String, (Option<Cursor>, SourceBatch)>,
+}
+
+impl Steady {
+    pub fn new(inner: Box<dyn Source>) -> Self {
+        Steady {
+            inner,
+            told: BTreeMap::new(),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Source for Steady {
+    fn shards(&self) -> Vec<String> {
+        self.inner.shards()
+    }
+    async fn poll(&mut self, shard: &str, cursor: Option<&Cursor>) -> Result<SourceBatch, Fault> {
+        let known = self.told.remove(shard);
+        let known = known.filter(|(from, _)| from.as_ref() == cursor);
+        let batch = match known {
+            Some((_, batch)) => batch,
+            None => self.inner.poll(shard, cursor).await?,
+        };
+        let nothing =
+            batch.records.is_empty() && batch.rejects.is_empty() && cursor == Some(&batch.cursor);
+        if nothing {
+            // It is not written down either: the next time there may be something.
+            return Ok(batch);
+        }
+        let again = again(&batch);
+        self.told.insert(shard.to_owned(), (cursor.cloned(), batch));
+        Ok(again)
+    }
+    async fn committed(&mut self, shard: &str, cursor: &Cursor) -> Result<(), Fault> {
+        // It may be told of an older one again.
+        if self
+            .told
+            .get(shard)
+            .is_some_and(|(_, b)| b.cursor == *cursor)
+        {
+            self.told.remove(shard);
+        }
+        self.inner.committed(shard, cursor).await
+    }
+}
+
+fn again(batch: &SourceBatch) -> SourceBatch {
+    let rejects = batch.rejects.iter().map(|r| SourceReject {
+        origin: r.origin.clone(),
+        raw: r.raw.clone(),
+        fault: Fault {
+            verdict: r.fault.verdict,
+            stage: r.fault.stage,
+            code: r.fault.code,
+            message: r.fault.message.clone(),
+            source: None,
+        },
+    });
+    SourceBatch {
+        records: batch.records.clone(),
+        rejects: rejects.collect(),
+        cursor: batch.cursor.clone(),
+        more: batch.more,
+    }
 }
 
 fn random(seed: u64, salt: u64, position: i64) -> ChaCha8Rng {
@@ -75,19 +176,39 @@ fn sellable_change(e: &StockChanged) -> i64 {
 
 /// Tills: the file connector's records, some twice, out of order, with a count in between.
 pub(super) struct Tills {
-    pub inner: Box<dyn Source>,
-    pub seed: u64,
-    pub survey: Survey,
-    pub clock: Arc<dyn Clock>,
-    pub street: Shared,
+    inner: Box<dyn Source>,
+    seed: u64,
+    survey: Survey,
+    clock: Arc<dyn Clock>,
+    street: Shared,
     /// Stock as the tills themselves know it.
-    pub own_books: BTreeMap<(String, String), i64>,
-    pub polls: usize,
+    own_books: BTreeMap<(String, String), i64>,
+    polls: usize,
     /// Poll at which a snapshot of the best sellers is sent in the middle of trading.
-    pub snapshot_at: usize,
+    snapshot_at: usize,
 }
 
 impl Tills {
+    pub fn new(
+        inner: Box<dyn Source>,
+        seed: u64,
+        survey: Survey,
+        clock: Arc<dyn Clock>,
+        street: Shared,
+    ) -> Self {
+        let units = survey.values().sum::<i64>();
+        Tills {
+            inner,
+            seed,
+            survey,
+            clock,
+            street,
+            own_books: BTreeMap::new(),
+            polls: 0,
+            snapshot_at: usize::try_from(units / 8_000).unwrap_or(0).clamp(8, 30),
+        }
+    }
+
     fn opening(&mut self, now: Timestamp) -> Vec<SourceRecord> {
         let mut records: Vec<SourceRecord> = STORES
             .iter()
@@ -227,7 +348,7 @@ impl Source for Warehouse {
             StockState,
             StockState,
             StockReason,
-            Option<uuid::Uuid>,
+            Option<Uuid>,
         )> = Vec::new();
         while let Some((reservation, sku, quantity)) = street.to_ship.pop_front() {
             let id = format!("ship/{reservation}");
@@ -320,9 +441,9 @@ pub(super) struct Shoppers {
     pub skus: Vec<String>,
     pub clock: Arc<dyn Clock>,
     pub street: Shared,
-    /// Granted holds, told by the driver from the reservation events.
-    pub granted: Arc<Mutex<VecDeque<(uuid::Uuid, ReservationStatus)>>>,
-    pub wishes: BTreeMap<uuid::Uuid, Wish>,
+    /// What became of their holds.
+    pub heard: Heard,
+    pub wishes: BTreeMap<Uuid, Wish>,
 }
 
 #[async_trait::async_trait]
@@ -339,13 +460,12 @@ impl Source for Shoppers {
             records.push(command(wish, action, WAREHOUSE, *sequence, now));
             *sequence += 1;
         };
-        let granted =
-            std::mem::take(&mut *self.granted.lock().unwrap_or_else(PoisonError::into_inner));
-        for (id, status) in granted {
+        for word in self.heard.take() {
+            let id = word.reservation;
             let Some(wish) = self.wishes.get(&id).cloned() else {
                 continue;
             };
-            match status {
+            match word.status {
                 ReservationStatus::Held => match random.random_range(0..10) {
                     0..7 => say(&wish, ReservationAction::Confirm, &mut cursor.sequence),
                     7..9 => say(&wish, ReservationAction::Release, &mut cursor.sequence),

@@ -9,6 +9,7 @@
 
 pub mod embedded;
 pub mod kafka;
+pub mod scoped;
 
 use crate::pipeline::{Headers, Record};
 use std::collections::BTreeMap;

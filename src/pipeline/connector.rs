@@ -128,8 +128,12 @@ pub trait Fake: Send + Sync {
     fn inject(&self, faults: Vec<FakeFault>);
     /// Refuses (`true`) all calls as a system that is down does, or serves again.
     fn set_down(&self, down: bool);
-    /// The calls that changed or would have changed something, in order.
+    /// The calls that changed or would have changed something, in order; of very many the latest.
     fn calls(&self) -> Vec<FakeCall>;
+    /// How many such calls there were.
+    fn calls_taken(&self) -> u64 {
+        self.calls().len() as u64
+    }
     /// What the system holds, as its own books would show it: for oracles.
     fn books(&self) -> serde_json::Value;
     /// Makes something happen in the system as its own users would (kind-specific, as JSON).

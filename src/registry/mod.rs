@@ -20,6 +20,7 @@ pub use server::{BODY_BYTES_MAX, ServedRegistry, router, serve};
 
 use crate::codec::{SchemaError, SchemaSource};
 use std::fmt;
+use std::sync::Arc;
 
 /// A schema as it stands in a subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -242,6 +243,23 @@ impl RegistryError {
     pub fn is_not_found(&self) -> bool {
         self.code() / 100 == 404
     }
+}
+
+/// A registry as the codec wants it.
+pub fn schemas(registry: Arc<dyn Registry>) -> Arc<dyn SchemaSource> {
+    struct Source(Arc<dyn Registry>);
+    impl SchemaSource for Source {
+        fn schema(&self, id: u32) -> Result<String, SchemaError> {
+            self.0.schema(id)
+        }
+        fn id(&self, subject: &str, schema: &str) -> Result<u32, SchemaError> {
+            self.0.id(subject, schema)
+        }
+        fn register_command(&self) -> String {
+            self.0.register_command()
+        }
+    }
+    Arc::new(Source(registry))
 }
 
 impl<R: Registry + ?Sized> SchemaSource for R {

@@ -131,6 +131,17 @@ impl SourceTask {
         &self.name
     }
 
+    /// Follows the group without polling the source. Returns whether every shard is this task's, and
+    /// how far each was read is known.
+    ///
+    /// # Errors
+    /// As [`SourceTask::step`].
+    pub fn follow(&mut self) -> Result<bool, Fault> {
+        self.follow_group()?;
+        let known = self.read_cursors()?;
+        Ok(known && self.source.shards().iter().all(|s| self.owns(s)))
+    }
+
     /// Polls the next shards once each and writes what they brought. [`Progress::Idle`] when no
     /// shard had more to read.
     ///

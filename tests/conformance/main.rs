@@ -8,6 +8,7 @@ mod suite;
 use crossdock::log::Log;
 use crossdock::log::embedded::{EmbeddedLog, Injected, Options};
 use crossdock::log::kafka::{KafkaLog, KafkaSettings};
+use crossdock::log::scoped::Scoped;
 use std::sync::Arc;
 
 #[test]
@@ -21,6 +22,25 @@ fn the_embedded_log_conforms() {
     let lost = || embedded.inject(Injected::CommitLost);
     let happened = suite::an_unanswered_commit(&log, "call", &lost, &|| {});
     assert!(!happened, "the call itself was lost");
+}
+
+#[test]
+fn a_part_of_a_log_under_a_prefix_conforms() {
+    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::new(Options::system()));
+    let part: Arc<dyn Log> = Arc::new(Scoped::new(log.clone(), "shop-de.").expect("a prefix"));
+    suite::run(&part, "under a prefix");
+    let names: Vec<String> = log
+        .admin()
+        .topics()
+        .expect("topics")
+        .into_iter()
+        .map(|t| t.name)
+        .collect();
+    assert!(!names.is_empty() && names.iter().all(|n| n.starts_with("shop-de.")));
+    // Another part sees none of it.
+    let other = Scoped::new(log.clone(), "shop-fr.").expect("a prefix");
+    assert!(other.admin().topics().expect("topics").is_empty());
+    assert!(Scoped::new(log, "shop de").is_err());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The real binary on a real Kafka, disturbed; judged by a program that shares no code with it.
 
 mod connectors;
+mod demo;
 mod facts;
 #[path = "../support/kafka.rs"]
 mod kafka;

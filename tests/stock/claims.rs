@@ -338,6 +338,33 @@ fn a_confirmation_after_early_goods_still_waits_for_the_hold() {
     assert_eq!(store.ledger.next_expiry(), None);
 }
 
+/// A confirmation that overtakes its hold is over once the hold is refused. Delivered twice, it must not
+/// look like one that somebody asks for on a refused claim: it would end among the dead letters.
+#[test]
+fn an_early_confirmation_of_a_refused_hold_is_known_when_it_comes_again() {
+    let mut store = stocked(1);
+    assert_eq!(
+        store.command(Action::Confirm, &hold(1, 0)),
+        Verdict::Buffered
+    );
+    store.command(Action::Hold, &hold(1, 5));
+    assert_eq!(store.claim(1).status, ClaimStatus::Rejected);
+    assert_eq!(
+        store.journal.resolved.last().map(|r| r.outcome),
+        Some(Applied::Superseded)
+    );
+    assert_eq!(
+        store.command(Action::Confirm, &hold(1, 0)),
+        Verdict::Duplicate
+    );
+    // Nobody had confirmed this one.
+    store.command(Action::Hold, &hold(2, 5));
+    assert_eq!(
+        store.command(Action::Confirm, &hold(2, 0)),
+        Verdict::Illegal(ClaimStatus::Rejected)
+    );
+}
+
 #[test]
 fn parts_are_consumed_and_the_rest_released() {
     let mut store = stocked(10);

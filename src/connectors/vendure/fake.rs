@@ -222,6 +222,9 @@ impl Fake for VendureFake {
     fn calls(&self) -> Vec<FakeCall> {
         self.0.calls()
     }
+    fn calls_taken(&self) -> u64 {
+        self.0.calls_taken()
+    }
     /// What customers can buy, by SKU.
     fn books(&self) -> Value {
         let api = self.0.api();

@@ -98,14 +98,14 @@ impl Ledger {
         } else {
             claim.status = ClaimStatus::Rejected;
         }
-        if early.confirm.is_some() && !claim.status.is_terminal() {
-            claim.confirm();
-        }
         if let Some(place) = early.confirm {
-            let outcome = if claim.confirmed {
-                Applied::Applied
-            } else {
+            let outcome = if claim.status.is_terminal() {
+                // Its outcome is settled; should it come again, that is known.
+                claim.confirmed = true;
                 Applied::Superseded
+            } else {
+                claim.confirm();
+                Applied::Applied
             };
             journal.resolved.push(Resolved {
                 waited: Waited::Confirm(place),

@@ -160,6 +160,12 @@ impl SinkTask {
         self.lanes.values().map(|l| l.open.len()).sum()
     }
 
+    /// When the oldest of them was written.
+    pub fn oldest_waiting(&self) -> Option<Timestamp> {
+        let oldest = self.lanes.values().filter_map(Lane::oldest_ms).min();
+        oldest.map(Timestamp::from_millis)
+    }
+
     /// Reads, writes to the target and commits, a bounded piece of each; waits at most `wait` for
     /// calls under way or new records.
     ///

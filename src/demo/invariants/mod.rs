@@ -1,0 +1,121 @@
+//! The invariants that can be judged of the demo, from the log and the storefronts' own books alone.
+//!
+//! [`Books`] keeps what the log says as it is read; each invariant is judged of that, with rules
+//! written here a second time. No rule of `domain::stock` and no processor is used: what both got
+//! wrong in the same way would show nowhere. A verdict that is not `ok` names the record that shows it.
+
+mod books;
+mod claims;
+mod levels;
+mod outcomes;
+#[cfg(test)]
+mod tests;
+
+pub(super) use books::{Books, TOPICS};
+
+use crate::domain::{Decimal, Timestamp, compound_key, split_key};
+use crate::verify::Ledger;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Number of each invariant → `ok`, or why it does not hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Verdicts(pub BTreeMap<u32, String>);
+
+/// What each invariant says, for people.
+pub(super) const WORDING: [(u32, &str); 8] = [
+    (1, "every record has one outcome, and none still waits"),
+    (2, "stock equals an independent fold of the facts"),
+    (3, "out on transfer = arrived + on the way + lost"),
+    (4, "no strict grant beyond what was available"),
+    (5, "held = consumed + released + expired + active"),
+    (7, "versions rise by one"),
+    (12, "a cold rebuild from the log gives the live state"),
+    (13, "storefronts show what is published"),
+];
+
+impl Verdicts {
+    /// Whether all hold.
+    pub fn all_hold(&self) -> bool {
+        self.0.values().all(|v| v == "ok")
+    }
+}
+
+/// A judgement: `Err` holds the counter-example.
+type Judged = Result<(), String>;
+
+/// What a storefront shows.
+pub(super) struct Shown {
+    pub name: String,
+    pub channel: String,
+    /// By SKU.
+    pub quantities: BTreeMap<String, i64>,
+}
+
+/// Judges a landscape at rest, at the time `end` of its clock.
+pub(super) fn judge(books: &Books, ledger: &Ledger, shown: &[Shown], end: Timestamp) -> Verdicts {
+    let sinks: Vec<&str> = shown.iter().map(|s| s.name.as_str()).collect();
+    let judged = [
+        (1, outcomes::judge(books, ledger, &sinks)),
+        (2, levels::conservation(books)),
+        (3, levels::transfers(books)),
+        (4, claims::grants(books)),
+        (5, claims::balance(books, end)),
+        (7, books.versions()),
+        (12, rebuild(books)),
+        (13, storefronts(books, shown)),
+    ];
+    let verdict = |r: Judged| r.map_or_else(|why| why, |()| "ok".to_owned());
+    let each = judged.into_iter();
+    Verdicts(each.map(|(n, result)| (n, verdict(result))).collect())
+}
+
+/// Whether what the facts and the recorded decisions give is what is live: levels, claims and
+/// availability, in all fields but versions, times of recording and causes.
+fn rebuild(books: &Books) -> Judged {
+    claims::replayed(books)?;
+    levels::levels(books)?;
+    levels::availability(books)
+}
+
+fn storefronts(books: &Books, shown: &[Shown]) -> Judged {
+    for shop in shown {
+        for (key, published) in &books.availability {
+            let parts = split_key(key);
+            let [sku, channel] = parts.as_slice() else {
+                return Err(format!(
+                    "{key} is not a SKU and a channel: {}",
+                    published.origin
+                ));
+            };
+            if *channel != shop.channel {
+                continue;
+            }
+            let (quantity, ats) = (shop.quantity(sku), published.event.ats);
+            if quantity != ats {
+                return Err(format!(
+                    "{} shows {quantity} of {sku}, {ats} is published: {}",
+                    shop.name, published.origin
+                ));
+            }
+        }
+        let of_nothing = shop.quantities.iter().find(|(sku, quantity)| {
+            let key = compound_key(&[sku, &shop.channel]);
+            **quantity != 0 && !books.availability.contains_key(&key)
+        });
+        if let Some((sku, quantity)) = of_nothing {
+            return Err(format!(
+                "{} shows {quantity} of {sku}, nothing is published for {}",
+                shop.name, shop.channel
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl Shown {
+    fn quantity(&self, sku: &str) -> Decimal {
+        super::facts::whole(self.quantities.get(sku).copied().unwrap_or_default())
+    }
+}

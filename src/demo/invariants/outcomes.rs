@@ -1,0 +1,125 @@
+//! Invariant 1: every record has, for each of its readers, exactly one outcome, and none still waits.
+
+use super::{Books, Judged};
+use crate::contract::Catalogue;
+use crate::contract::event::{DispositionRecord, Outcome, Text};
+use crate::pipeline::Origin;
+use crate::verify::Ledger;
+use std::collections::BTreeMap;
+
+/// Offsets written, and what was booked of them.
+#[derive(Default)]
+pub(super) struct Outcomes {
+    /// By topic and partition.
+    offsets: BTreeMap<(Text, i32), Vec<i64>>,
+    booked: BTreeMap<(Text, Text, i32), Booked>,
+}
+
+/// What one reader booked of one partition.
+#[derive(Default)]
+struct Booked {
+    /// First and last offset, count, and where it was booked.
+    ranges: Vec<(i64, i64, i64, Origin)>,
+    /// The latest word on records that were not simply applied.
+    others: BTreeMap<i64, Outcome>,
+}
+
+impl Outcomes {
+    pub fn written(&mut self, origin: &Origin) {
+        let partition = (Text::from(&*origin.topic), origin.partition);
+        self.offsets
+            .entry(partition)
+            .or_default()
+            .push(origin.offset);
+    }
+
+    pub fn booked(&mut self, e: &DispositionRecord, origin: &Origin) {
+        let of = (e.reader.clone(), e.topic.clone(), e.partition);
+        let booked = self.booked.entry(of).or_default();
+        if e.count > 0 {
+            let range = (e.first_offset, e.last_offset, e.count, origin.clone());
+            booked.ranges.push(range);
+        }
+        for other in e.others.iter().filter(|o| o.effect.is_empty()) {
+            booked.others.insert(other.offset, other.outcome);
+        }
+    }
+
+    /// Whether stock-ledger could not take the record in.
+    pub fn is_dead(&self, topic: &str, partition: i32, offset: i64) -> bool {
+        let of = (Text::from("stock-ledger"), Text::from(topic), partition);
+        let outcome = self.booked.get(&of).and_then(|b| b.others.get(&offset));
+        outcome == Some(&Outcome::DeadLettered)
+    }
+
+    fn of_reader(&self, reader: &str, topic: &str) -> Judged {
+        let nothing = Booked::default();
+        let partitions = self.offsets.iter().filter(|((t, _), _)| t == topic);
+        for ((_, partition), offsets) in partitions {
+            let of = (Text::from(reader), Text::from(topic), *partition);
+            let booked = self.booked.get(&of).unwrap_or(&nothing);
+            let at = |offset: i64| format!("{topic}[{partition}]@{offset}");
+            booked.once(reader, offsets, at)?;
+        }
+        Ok(())
+    }
+}
+
+impl Booked {
+    fn once(&self, reader: &str, offsets: &[i64], at: impl Fn(i64) -> String) -> Judged {
+        let mut ranges: Vec<_> = self.ranges.iter().collect();
+        ranges.sort_by_key(|(first, last, _, _)| (*first, *last));
+        let mut next = 0;
+        for (first, last, count, booked_at) in ranges {
+            let from = offsets.partition_point(|o| o < first);
+            let to = offsets.partition_point(|o| o <= last);
+            if from > next {
+                return Err(format!("{reader} passed over {}", at(offsets[next])));
+            }
+            if from < next {
+                return Err(format!(
+                    "{reader} settled {} twice: {booked_at}",
+                    at(offsets[from])
+                ));
+            }
+            if (to - from) as i64 != *count {
+                return Err(format!(
+                    "{reader} booked {count} outcomes for {} records from {} on: {booked_at}",
+                    to - from,
+                    at(*first)
+                ));
+            }
+            next = to;
+        }
+        if let Some(offset) = offsets.get(next) {
+            return Err(format!("{reader} has not settled {}", at(*offset)));
+        }
+        match self.others.iter().find(|(_, o)| **o == Outcome::Buffered) {
+            Some((offset, _)) => Err(format!("{reader} still buffers {}", at(*offset))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Counted here from what was read, and by `verify` from the log as it is. Who must settle what is
+/// said by the catalogue.
+pub(super) fn judge(books: &Books, ledger: &Ledger, sinks: &[&str]) -> Judged {
+    for topic in Catalogue::compiled().topics() {
+        for reader in &topic.readers {
+            match reader.reader.as_str() {
+                "sinks" => sinks
+                    .iter()
+                    .try_for_each(|sink| books.outcomes.of_reader(sink, &topic.name))?,
+                absent if !ledger.readers.contains_key(absent) => {}
+                processor => books.outcomes.of_reader(processor, &topic.name)?,
+            }
+        }
+    }
+    if let Some(fault) = ledger.faults.first() {
+        return Err(fault.clone());
+    }
+    match ledger.balances() {
+        true => Ok(()),
+        false => Err("the ledger does not balance".into()),
+    }
+}

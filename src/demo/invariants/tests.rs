@@ -1,0 +1,362 @@
+//! Each invariant can fail: a defect is put into the records of a sound run, and the verdict names it.
+
+use super::{Books, Shown, Verdicts, judge};
+use crate::codec::Codec;
+use crate::contract::event::{
+    Event, Outcome, ReservationAction, ReservationMode, ReservationStatus, StockReason, StockState,
+};
+use crate::demo::Options;
+use crate::demo::landscape::{Landscape, Shop};
+use crate::demo::tests::{Blind, block_on, few_sales};
+use crate::domain::{Decimal, Timestamp};
+use crate::pipeline::{Clock, Record};
+use crate::verify::Ledger;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// A run at rest.
+struct Sound {
+    records: Vec<Record>,
+    codec: Arc<Codec>,
+    ledger: Ledger,
+    shown: Vec<(String, String, std::collections::BTreeMap<String, i64>)>,
+    end: Timestamp,
+}
+
+fn sound() -> &'static Sound {
+    static SOUND: OnceLock<Sound> = OnceLock::new();
+    SOUND.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = Options {
+            seed: 11,
+            data: Some(few_sales(folder.path())),
+            cluster: None,
+        };
+        block_on(async {
+            let mut landscape = Landscape::start(&options).await.expect("a landscape");
+            landscape.live(&mut Blind).await.expect("a day");
+            Sound {
+                records: landscape.records().expect("the log"),
+                codec: landscape.codec.clone(),
+                ledger: landscape.ledger().expect("books"),
+                shown: landscape
+                    .shops
+                    .iter()
+                    .map(Shop::shown)
+                    .map(|s| (s.name, s.channel, s.quantities))
+                    .collect(),
+                end: landscape.clock.now(),
+            }
+        })
+    })
+}
+
+/// Judges the run after `change` was made to its events: `false` leaves a record out.
+fn judged(mut change: impl FnMut(&Record, &mut Event) -> bool) -> Verdicts {
+    judged_with(&mut change, |shown| shown)
+}
+
+fn judged_with(
+    change: &mut dyn FnMut(&Record, &mut Event) -> bool,
+    shown: impl FnOnce(Vec<Shown>) -> Vec<Shown>,
+) -> Verdicts {
+    let sound = sound();
+    let mut books = Books::default();
+    for record in &sound.records {
+        let mut event = sound.codec.decode(record).expect("decoded");
+        if change(record, &mut event) {
+            books.read(record, event);
+        }
+    }
+    let shops = sound.shown.iter().cloned();
+    let shops = shops.map(|(name, channel, quantities)| Shown {
+        name,
+        channel,
+        quantities,
+    });
+    judge(&books, &sound.ledger, &shown(shops.collect()), sound.end)
+}
+
+/// Changes the last event that `which` picks, and tells where it stands.
+fn judged_but_last(
+    which: impl Fn(&Event) -> bool,
+    change: impl Fn(&mut Event) -> bool,
+) -> (Verdicts, String) {
+    let sound = sound();
+    let mut last = None;
+    for record in &sound.records {
+        if which(&sound.codec.decode(record).expect("decoded")) {
+            last = Some(record.origin.clone());
+        }
+    }
+    let last = last.expect("such an event is in the run");
+    let place = last.to_string();
+    let verdicts = judged(|record, event| record.origin != last || change(event));
+    (verdicts, place)
+}
+
+fn assert_fails(verdicts: &Verdicts, number: u32, words: &str, place: &str) {
+    let verdict = &verdicts.0[&number];
+    assert!(
+        verdict.contains(words) && verdict.contains(place),
+        "invariant {number} should say {words:?} and {place}: {verdict}"
+    );
+}
+
+fn one() -> Decimal {
+    Decimal::ONE
+}
+
+#[test]
+fn a_sound_run_holds() {
+    let verdicts = judged(|_, _| true);
+    assert!(verdicts.all_hold(), "{verdicts:?}");
+}
+
+#[test]
+fn invariant_1_finds_records_without_an_outcome_with_two_and_waiting_ones() {
+    let counted = |e: &Event| matches!(e, Event::DispositionRecord(d) if d.count > 0);
+    let (verdicts, _) = judged_but_last(counted, |_| false);
+    assert_fails(&verdicts, 1, "not settled retail.", "]@");
+
+    let (verdicts, place) = judged_but_last(
+        |e| matches!(e, Event::DispositionRecord(d) if d.count > 0 && d.first_offset > 0),
+        |e| {
+            if let Event::DispositionRecord(d) = e {
+                (d.first_offset, d.count) = (0, d.count + 1);
+            }
+            true
+        },
+    );
+    assert_fails(&verdicts, 1, "twice", &place);
+
+    let (verdicts, _) = judged_but_last(
+        |e| matches!(e, Event::DispositionRecord(d) if !d.others.is_empty()),
+        |e| {
+            if let Event::DispositionRecord(d) = e {
+                d.others[0].outcome = Outcome::Buffered;
+                d.others[0].effect = "".into();
+            }
+            true
+        },
+    );
+    assert_fails(&verdicts, 1, "still buffers retail.", "]@");
+}
+
+#[test]
+fn invariants_2_and_12_find_a_level_that_the_facts_do_not_give() {
+    let (verdicts, place) = judged_but_last(
+        |e| matches!(e, Event::StockLevel(_)),
+        |e| {
+            if let Event::StockLevel(level) = e {
+                level.sellable += one();
+            }
+            true
+        },
+    );
+    assert_fails(&verdicts, 2, "the facts give", &place);
+    assert_fails(&verdicts, 12, "rebuilding gives", &place);
+}
+
+#[test]
+fn invariant_2_finds_a_fact_that_was_left_out() {
+    let mut lost = false;
+    let verdicts = judged(|_, e| {
+        let sale = matches!(e, Event::StockChanged(c) if c.reason == StockReason::Sale);
+        let first = sale && !lost;
+        if first && let Event::StockChanged(c) = e {
+            lost = true;
+            c.qty += one();
+        }
+        true
+    });
+    assert!(lost);
+    assert_fails(&verdicts, 2, "the facts give", "retail.stock.level.v1[");
+}
+
+#[test]
+fn invariant_3_finds_goods_that_left_and_never_arrived() {
+    let (verdicts, _) = judged_but_last(
+        |e| matches!(e, Event::StockChanged(c) if c.reason == StockReason::TransferIn && c.to_state == StockState::InTransit),
+        |_| false,
+    );
+    assert_fails(&verdicts, 3, "were announced", "retail.stock.change.v1[");
+    // Repeated copies are dropped too, so that the arrival is missing.
+    let mut last = None;
+    judged(|_, e| {
+        if let Event::StockChanged(c) = e
+            && c.from_state == StockState::InTransit
+        {
+            last = Some(c.meta.event_id);
+        }
+        true
+    });
+    let verdicts =
+        judged(|_, e| !matches!(e, Event::StockChanged(c) if Some(c.meta.event_id) == last));
+    assert_fails(&verdicts, 3, "on the way", "retail.stock.level.v1[");
+}
+
+fn is_grant(e: &Event) -> bool {
+    matches!(e, Event::ReservationDecision(d) if d.action == ReservationAction::Hold
+        && d.mode == ReservationMode::Strict && d.qty_held.is_positive())
+}
+
+#[test]
+fn invariant_4_finds_a_grant_beyond_what_was_available() {
+    let more = Decimal::from(1_000);
+    let (verdicts, place) = judged_but_last(is_grant, |e| {
+        if let Event::ReservationDecision(d) = e {
+            d.qty_held = d.ats_before + one();
+        }
+        true
+    });
+    assert_fails(&verdicts, 4, "was granted", &place);
+    let (verdicts, place) = judged_but_last(is_grant, |e| {
+        if let Event::ReservationDecision(d) = e {
+            d.ats_before += more;
+        }
+        true
+    });
+    assert_fails(&verdicts, 4, "as available to", &place);
+    let (verdicts, place) = judged_but_last(is_grant, |e| {
+        if let Event::ReservationDecision(d) = e {
+            (d.sellable_before, d.ats_before) = (d.sellable_before + more, d.ats_before + more);
+        }
+        true
+    });
+    assert_fails(&verdicts, 4, "as sellable", &place);
+    let (verdicts, place) = judged_but_last(is_grant, |e| {
+        if let Event::ReservationDecision(d) = e {
+            d.reserved_before -= one();
+        }
+        true
+    });
+    assert_fails(&verdicts, 4, "as claimed", &place);
+}
+
+#[test]
+fn invariant_5_finds_claims_that_do_not_add_up() {
+    let told =
+        |status| move |e: &Event| matches!(e, Event::ReservationEvent(r) if r.status == status);
+    let change = |change: fn(&mut crate::contract::event::ReservationEvent)| {
+        move |e: &mut Event| {
+            if let Event::ReservationEvent(r) = e {
+                change(r);
+            }
+            true
+        }
+    };
+    let consumed = told(ReservationStatus::Consumed);
+    let (verdicts, place) = judged_but_last(consumed, change(|r| r.qty_held += one()));
+    assert_fails(&verdicts, 5, "consumed", &place);
+    let (verdicts, place) = judged_but_last(
+        consumed,
+        change(|r| (r.qty_held, r.qty_consumed) = (r.qty_held + one(), r.qty_consumed + one())),
+    );
+    assert_fails(&verdicts, 5, "left for it", &place);
+    let expired = told(ReservationStatus::Expired);
+    let (verdicts, place) = judged_but_last(
+        expired,
+        change(|r| r.meta.recorded_at = r.meta.recorded_at.minus(Duration::from_secs(60))),
+    );
+    assert_fails(&verdicts, 5, "expired before its time", &place);
+    let (verdicts, place) =
+        judged_but_last(expired, change(|r| r.status = ReservationStatus::Held));
+    assert_fails(&verdicts, 5, "beyond its time", &place);
+    let (verdicts, place) =
+        judged_but_last(expired, change(|r| r.status = ReservationStatus::Released));
+    assert_fails(&verdicts, 5, "nobody asked", &place);
+    let (verdicts, place) = judged_but_last(
+        |e| matches!(e, Event::StockLevel(l) if l.location_id == "dc"),
+        |e| {
+            if let Event::StockLevel(l) = e {
+                l.reserved += one();
+            }
+            true
+        },
+    );
+    assert_fails(&verdicts, 5, "the claims bind", &place);
+}
+
+#[test]
+fn invariant_7_finds_versions_that_are_missing() {
+    for which in [
+        |e: &Event| matches!(e, Event::StockLevel(l) if l.level_version == 2),
+        |e: &Event| matches!(e, Event::AvailabilityChanged(a) if a.ats_version == 2),
+        |e: &Event| matches!(e, Event::ReservationEvent(r) if r.reservation_version == 1),
+        |e: &Event| matches!(e, Event::ReservationDecision(d) if d.ledger_sequence == 2),
+    ] {
+        let (verdicts, _) = judged_but_last(which, |e| {
+            match e {
+                Event::StockLevel(l) => l.level_version += 1,
+                Event::AvailabilityChanged(a) => a.ats_version += 1,
+                Event::ReservationEvent(r) => r.reservation_version += 1,
+                Event::ReservationDecision(d) => d.ledger_sequence += 1,
+                _ => {}
+            }
+            true
+        });
+        assert_fails(&verdicts, 7, "was due", "]@");
+    }
+}
+
+#[test]
+fn invariant_12_finds_live_state_that_the_log_does_not_give() {
+    let (verdicts, place) = judged_but_last(
+        |e| matches!(e, Event::StockLevel(l) if l.location_id == "dc"),
+        |e| {
+            if let Event::StockLevel(l) = e {
+                let first = l.ats_by_channel.values_mut().next();
+                *first.expect("the warehouse serves channels") += one();
+            }
+            true
+        },
+    );
+    assert_fails(&verdicts, 12, "atsByChannel", &place);
+    let (verdicts, place) = judged_but_last(
+        |e| matches!(e, Event::AvailabilityChanged(_)),
+        |e| {
+            if let Event::AvailabilityChanged(a) = e {
+                a.ats += one();
+            }
+            true
+        },
+    );
+    assert_fails(&verdicts, 12, "rebuilding gives", &place);
+    let (verdicts, place) = judged_but_last(is_grant, |_| false);
+    assert_fails(
+        &verdicts,
+        12,
+        "without a decision",
+        "retail.reservation.event.v1[",
+    );
+    assert!(!place.is_empty());
+}
+
+#[test]
+fn invariant_13_finds_a_storefront_that_shows_something_else() {
+    let published = |e: &Event| matches!(e, Event::AvailabilityChanged(a) if a.channel_id == "web");
+    let (sku, place) = {
+        let sound = sound();
+        let last = sound.records.iter().rev().find_map(|record| {
+            let event = sound.codec.decode(record).expect("decoded");
+            match event {
+                Event::AvailabilityChanged(a) if published(&a.clone().into()) => {
+                    Some((a.sku.to_string(), record.origin.to_string()))
+                }
+                _ => None,
+            }
+        });
+        last.expect("something is published")
+    };
+    let verdicts = judged_with(&mut |_, _| true, |mut shown| {
+        *shown[0].quantities.entry(sku.clone()).or_default() += 1;
+        shown
+    });
+    assert_fails(&verdicts, 13, &sku, &place);
+    let verdicts = judged_with(&mut |_, _| true, |mut shown| {
+        shown[1].quantities.insert("NOBODY-SELLS-THIS".into(), 5);
+        shown
+    });
+    assert_fails(&verdicts, 13, "nothing is published", "NOBODY-SELLS-THIS");
+}

@@ -1,0 +1,89 @@
+//! A run repeats itself, and other seeds bring other runs.
+
+use super::{Observer, Options, Picture, Report, SLICE, run};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Nobody watches.
+pub(super) struct Blind;
+
+impl Observer for Blind {
+    fn round(&mut self, _picture: &Picture) {}
+}
+
+/// The first sales of the slice, in a file of `folder`.
+pub(super) fn few_sales(folder: &Path) -> PathBuf {
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(SLICE)
+        .take(1 << 20)
+        .read_to_string(&mut text)
+        .expect("the slice is text");
+    let path = folder.join("sales.csv");
+    let mut file = std::fs::File::create(&path).expect("a file");
+    for line in text.lines().take(4_000) {
+        writeln!(file, "{line}").expect("written");
+    }
+    path
+}
+
+pub(super) fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(work)
+}
+
+fn of_seed(seed: u64, data: &Path) -> Report {
+    let options = Options {
+        seed,
+        data: Some(data.to_owned()),
+        cluster: None,
+    };
+    block_on(run(&options, &mut Blind)).expect("a run")
+}
+
+#[test]
+fn a_seed_gives_the_same_events_ledger_and_verdicts_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = few_sales(folder.path());
+    let (first, again, other) = (of_seed(3, &data), of_seed(3, &data), of_seed(4, &data));
+    assert!(first.is_good(), "seed 3: {first}");
+    assert!(other.is_good(), "seed 4: {other}");
+    assert_eq!(first.json(), again.json(), "seed 3");
+    assert_ne!(first.json()["ledger"], other.json()["ledger"]);
+    assert_ne!(first.events, other.events);
+}
+
+#[test]
+fn the_report_is_one_object_with_the_books_and_a_verdict_each() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let report = of_seed(5, &few_sales(folder.path())).json();
+    let ledger = &report["ledger"];
+    let count = |name: &str| ledger[name].as_i64().expect(name);
+    let outcomes = [
+        "applied",
+        "duplicate",
+        "superseded",
+        "compensated",
+        "buffered",
+        "parked",
+        "dead_lettered",
+        "in_flight",
+    ];
+    let accounted: i64 = outcomes.into_iter().map(count).sum();
+    assert_eq!(count("produced"), accounted);
+    // What the landscape promises to show does happen.
+    for shown in ["applied", "duplicate", "superseded"] {
+        assert!(count(shown) > 0, "{shown}: {report}");
+    }
+    assert!(report["events"].as_u64() > Some(4_000), "{report}");
+    let judged: Vec<&str> = ["1", "2", "3", "4", "5", "7", "12", "13"].to_vec();
+    for number in &judged {
+        assert_eq!(report["invariants"][number], "ok", "{report}");
+    }
+    assert_eq!(
+        report["invariants"].as_object().map(|o| o.len()),
+        Some(judged.len())
+    );
+}
