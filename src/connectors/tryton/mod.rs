@@ -1,9 +1,9 @@
 //! Tryton, an ERP with warehouses and tills: its source reads stock movements, counts, products,
 //! locations and order points.
 //!
-//! `client` talks JSON-RPC, `map` turns rows into events, `tree` says what a location is, `stock`
-//! and `objects` follow the tables, `window` and `ids` are what they remember between polls,
-//! `source` puts them behind [`Source`], `fake` is the stand-in.
+//! `client` talks JSON-RPC, `moves` and `map` turn rows into events, `tree` says what a location is,
+//! `stock` and `objects` follow the tables, `window`, `told` and `ids` are what they remember between
+//! polls, `source` puts them behind [`Source`], `fake` is the stand-in.
 //!
 //! Facts about the API are of Tryton 8.2, each seen against a running server:
 //! - `last_modified_at` is the start of the transaction in microseconds. All rows of one transaction
@@ -23,10 +23,12 @@ mod client;
 mod fake;
 mod ids;
 mod map;
+mod moves;
 mod objects;
 mod rows;
 mod source;
 mod stock;
+mod told;
 mod tree;
 mod window;
 
