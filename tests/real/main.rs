@@ -1,5 +1,5 @@
-//! Real systems: what the connectors make of storefronts that nobody here wrote, and the binary between
-//! them. Each test has the systems to itself.
+//! Real systems: what the connectors make of an ERP and of storefronts that nobody here wrote, and the
+//! binary between them. Each test has the systems to itself.
 
 mod erp;
 #[path = "../support/kafka.rs"]
@@ -9,6 +9,7 @@ mod shops;
 mod stock;
 mod support;
 mod systems;
+mod tryton;
 mod whole;
 #[path = "../e2e/worker.rs"]
 #[allow(dead_code, reason = "these tests do not need all of it")]
