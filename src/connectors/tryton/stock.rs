@@ -139,12 +139,9 @@ impl Stock {
 
     /// Stamps are taken before the first reading: what changes during it is read again after it.
     async fn begin(&self) -> Result<Bookmark, Fault> {
-        Ok(Bookmark {
-            first_reading: Some(FirstReading::default()),
-            moves: Window::begin(self.moves()).await?,
-            counts: Window::begin(self.inventories()).await?,
-            ..Bookmark::default()
-        })
+        let moves = Window::begin(self.moves()).await?;
+        let counts = Window::begin(self.inventories()).await?;
+        Ok(Bookmark::begin(moves, counts))
     }
 
     fn limit(&self) -> usize {

@@ -54,6 +54,16 @@ pub(super) enum Told {
 }
 
 impl Bookmark {
+    /// The beginning: the tables as they are before the first reading.
+    pub fn begin(moves: Window, counts: Window) -> Self {
+        Bookmark {
+            first_reading: Some(FirstReading::default()),
+            moves,
+            counts,
+            ..Bookmark::default()
+        }
+    }
+
     /// What a row of a move asks for, given what was told before; remembers that it is told now.
     pub fn settle(&mut self, row: &Row) -> Told {
         let id = rows::id(row);
