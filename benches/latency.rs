@@ -1,7 +1,7 @@
 //! How soon a storefront hears of a change: `cargo bench --bench latency`.
 //!
 //! A source commits stock changes at an even pace to a real Kafka. `crossdock run stock-ledger
-//! ats-aggregate shop`, one process, makes levels, availability and calls of them. The storefront is
+//! ats-aggregate vendure`, one process, makes levels, availability and calls of them. The storefront is
 //! the stand-in of the `vendure` connector, over HTTP. Every change adds one piece, so a call that
 //! sets the stock of a SKU to n tells of all its changes up to the nth; the latency of a change is
 //! the time from the commit of its record to the arrival of the first such call.
@@ -59,7 +59,7 @@ fn main() {
 
 fn run(rate: usize) {
     let folder = tempfile::tempdir().expect("a folder");
-    let deployment = Deployment::new(PARTITIONS, &["shop"], folder.path());
+    let deployment = Deployment::new(PARTITIONS, &["vendure"], folder.path());
     let fake = storefront();
     let running = start(&deployment, fake.as_ref(), folder.path());
     let count = (rate * scaled(SECONDS).max(2 * WARM_UP.as_secs() as usize)) as u64;
@@ -124,12 +124,12 @@ fn storefront() -> Box<dyn Fake> {
 /// Starts the process and waits until it has told the storefront of a first change.
 fn start(deployment: &Deployment, fake: &dyn Fake, folder: &Path) -> Running {
     let configuration = serde_json::json!({
-        "connectors": [{"name": "shop", "kind": "vendure", "settings": fake.settings()}]
+        "connectors": [{"name": "vendure", "kind": "vendure", "settings": fake.settings()}]
     });
     let file = folder.join("config.yaml");
     std::fs::write(&file, configuration.to_string()).expect("written");
     let mut command = crossdock(&deployment.kafka.bootstrap, folder);
-    command.args(["run", "stock-ledger", "ats-aggregate", "shop"]);
+    command.args(["run", "stock-ledger", "ats-aggregate", "vendure"]);
     command.args(["--instance", "bench", "--config"]).arg(file);
     command.arg("--state").arg(folder.join("state"));
     let mut running = Running::start(&mut command);

@@ -169,8 +169,10 @@ impl KafkaConsumer {
                 }
             }
         }
-        self.owned.sort();
-        self.owned.dedup();
+        if !changes.is_empty() {
+            self.owned.sort();
+            self.owned.dedup();
+        }
         changes
     }
 
