@@ -4,7 +4,7 @@ fn project() -> Sources {
     Sources::read(Path::new(env!("CARGO_MANIFEST_DIR"))).expect("the project's own files")
 }
 
-const READERS: [&str; 7] = [
+const READERS: [&str; 10] = [
     "stock-ledger",
     "ats-aggregate",
     "refund-gate",
@@ -12,6 +12,9 @@ const READERS: [&str; 7] = [
     "ledger",
     "settlement-match",
     "settlement-recon",
+    "order-lifecycle",
+    "reservation-saga",
+    "shipment-propagation",
 ];
 
 /// What is found after `mend` was done to the project's own files.
