@@ -130,8 +130,8 @@ fn introduction(place: Option<&Place<'_>>) -> String {
         Some(place) => format!("On Kafka at {}, topics {}*\n", place.address, place.prefix),
     };
     format!(
-        "Real sales of a gift shop: tills, a warehouse and shoppers on one side, two\n\
-         storefronts over HTTP on the other. Facts arrive twice and out of order, a\n\
+        "Real sales of a gift shop: an ERP, tills and shoppers on one side, two\n\
+         storefronts on the other, over HTTP. Facts arrive twice and out of order, a\n\
          count comes in mid-trade, a storefront goes down, calls are cut after they\n\
          had their effect.\n{on}"
     )
@@ -164,7 +164,7 @@ fn next(args: &Args, place: Option<&Place<'_>>) -> String {
     lines.push(("what can be connected", connectors));
     let mut text = String::from("\nNext");
     for (what, command) in lines {
-        text.push_str(&format!("\n  {what:<32} {command}"));
+        text.push_str(&format!("\n  {what}\n    {command}"));
     }
     text
 }

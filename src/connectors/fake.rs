@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 /// Calls that a stand-in remembers.
-const CALLS_MAX: usize = 20_000;
+const CALLS_MAX: usize = 2_000;
 /// Bytes of a request that a stand-in takes.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
 

@@ -6,8 +6,8 @@ use crate::pipeline::Clock;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-/// 2026-01-01T00:00:00Z: every run on the embedded log begins then.
-pub(super) const FIRST_DAY: Timestamp = Timestamp(1_767_225_600_000_000);
+/// 2026-10-01T00:00:00Z: every run on the embedded log begins then.
+pub(super) const FIRST_DAY: Timestamp = Timestamp(1_790_812_800_000_000);
 
 /// A clock that stands until it is moved.
 pub(super) struct DrivenClock(AtomicI64);

@@ -102,10 +102,10 @@ impl Landscape {
         street(&self.street).closing = true;
         let mut quiet = 0;
         for _ in 0..DRAIN_ROUNDS_MAX {
-            let before = self.events;
+            let before = self.events();
             self.round(false).await?;
             observer.round(&self.picture(Phase::Draining));
-            let rests = self.events == before && self.sinks.iter().all(|s| s.is_quiet());
+            let rests = self.events() == before && self.sinks.iter().all(|s| s.is_quiet());
             quiet = if rests { quiet + 1 } else { 0 };
             if quiet > QUIET_ROUNDS && (self.all_settled() || self.ledger()?.in_flight == 0) {
                 break;
@@ -155,10 +155,11 @@ impl Landscape {
             self.rest().await?;
         }
         if flaky {
-            use crate::pipeline::FakeFault::{AppliedThenCut, Garbage, Status};
-            self.shops[0]
-                .fake
-                .inject(vec![AppliedThenCut, Status(503, None), Garbage]);
+            use crate::pipeline::FakeFault::{AppliedThenCut, Cut, Garbage, Status};
+            let faults = vec![AppliedThenCut, Status(503, None), Garbage];
+            self.shops[0].fake.inject(faults);
+            // The next time it is asked.
+            self.erp.inject(vec![Cut, Status(503, None)]);
         }
         self.serve().await?;
         if let Some(ends) = ends {
@@ -172,10 +173,7 @@ impl Landscape {
         let mut tries = 0;
         loop {
             match self.sources[index].step().await {
-                Ok(Progress::Worked(count)) => {
-                    self.events += count as u64;
-                    return Ok(count);
-                }
+                Ok(Progress::Worked(count)) => return Ok(count),
                 Ok(_) => return Ok(0),
                 Err(fault) => self.bear(fault, &mut tries).await?,
             }
@@ -307,7 +305,7 @@ impl Landscape {
     async fn bear(&self, fault: Fault, tries: &mut u32) -> Result<(), Fault> {
         *tries += 1;
         let passes = matches!(fault.verdict, Verdict::Retry { .. });
-        if !passes || self.pace.is_none() || *tries > TRIES_MAX {
+        if !passes || *tries > TRIES_MAX {
             return Err(fault);
         }
         self.pause(ROUND).await;
@@ -350,7 +348,7 @@ impl Landscape {
         }
         Picture {
             phase,
-            events: self.events,
+            events: self.events(),
             levels: self.tally.written([topic::STOCK_LEVEL]),
             published: self.tally.written([topic::STOCK_ATS]),
             fronts: fronts.collect(),

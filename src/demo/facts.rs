@@ -1,9 +1,8 @@
 //! Small constructors for the facts that the demo's systems tell.
 
 use crate::contract::event::{
-    Channel, ChannelStatus, EventMeta, Location, LocationKind, Origin, PositionKind,
-    ReservationAction, ReservationCommand, ReservationMode, SnapshotBasis, StockChanged,
-    StockReason, StockSnapshot, StockState, Text,
+    EventMeta, Origin, PositionKind, ReservationAction, ReservationCommand, ReservationMode,
+    SnapshotBasis, StockSnapshot, Text,
 };
 use crate::contract::topic;
 use crate::domain::{Decimal, Timestamp, compound_key, event_id};
@@ -32,42 +31,6 @@ pub(super) fn meta(
     }
 }
 
-/// A movement of `quantity` at one position.
-#[derive(Clone, Copy)]
-pub(super) struct Move<'a> {
-    pub source: &'a str,
-    pub record: &'a str,
-    pub leg: &'a str,
-    pub sku: &'a str,
-    pub location: &'a str,
-    pub quantity: i64,
-    pub from: StockState,
-    pub to: StockState,
-    pub reason: StockReason,
-    pub reservation: Option<Uuid>,
-}
-
-pub(super) fn movement(m: Move<'_>, position: i64, at: Timestamp) -> SourceRecord {
-    let event = StockChanged {
-        meta: meta("StockChanged", m.source, m.record, m.leg, position, at),
-        movement_id: m.record.into(),
-        sku: m.sku.into(),
-        location_id: m.location.into(),
-        from_state: m.from,
-        to_state: m.to,
-        qty: whole(m.quantity),
-        uom: "EA".into(),
-        reason: m.reason,
-        reservation_id: m.reservation,
-        ..StockChanged::default()
-    };
-    SourceRecord {
-        topic: topic::STOCK_CHANGE,
-        key: compound_key(&[m.sku, m.location]),
-        event: event.into(),
-    }
-}
-
 pub(super) fn snapshot(
     source: &str,
     sku: &str,
@@ -91,41 +54,6 @@ pub(super) fn snapshot(
     SourceRecord {
         topic: topic::STOCK_SNAPSHOT,
         key: compound_key(&[sku, location]),
-        event: event.into(),
-    }
-}
-
-pub(super) fn location(id: &str, kind: LocationKind, at: Timestamp) -> SourceRecord {
-    let event = Location {
-        meta: meta("Location", "master-data", id, "", 1, at),
-        location_id: id.into(),
-        location_version: 1,
-        name: id.into(),
-        kind,
-        stock_tracked: true,
-        ..Location::default()
-    };
-    SourceRecord {
-        topic: topic::LOCATION_CHANGE,
-        key: id.into(),
-        event: event.into(),
-    }
-}
-
-pub(super) fn channel(id: &str, locations: &[&str], buffer: i64, at: Timestamp) -> SourceRecord {
-    let event = Channel {
-        meta: meta("Channel", "master-data", id, "", 1, at),
-        channel_id: id.into(),
-        channel_version: 1,
-        name: id.into(),
-        status: ChannelStatus::Active,
-        eligible_locations: locations.iter().map(|l| Text::from(*l)).collect(),
-        unit: Some(Decimal::ONE),
-        default_buffer: whole(buffer),
-    };
-    SourceRecord {
-        topic: topic::CHANNEL_CHANGE,
-        key: id.into(),
         event: event.into(),
     }
 }

@@ -4,8 +4,8 @@ use super::clock::{DrivenClock, FIRST_DAY};
 use super::invariants::{self, Books, Shown};
 use super::tally::{Counted, Tally};
 use super::traders::{
-    CHANNELS, Heard, Shared, Shoppers, Steady, Street, Survey, Tills, Warehouse, best_sellers,
-    survey,
+    CHANNELS, DEPOT, Erp, Heard, STORES, Shared, Shoppers, Steady, Street, Survey, Tills,
+    WAREHOUSE, best_sellers, survey,
 };
 use super::{Cluster, Options, Report, SLICE};
 use crate::codec::Codec;
@@ -21,6 +21,7 @@ use crate::runtime::{ProcessorTask, SinkTask, SourceTask, TaskSettings};
 use crate::telemetry::Telemetry;
 use crate::topics::{self, Plan, Readers};
 use crate::{processors, verify};
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -28,9 +29,23 @@ use std::time::Duration;
 
 /// What is kept of a compacted topic at least: the judges read every version.
 const COMPACTION_LAG: Duration = Duration::from_secs(86_400);
+/// SKUs that the ERP keeps, and shoppers want: those that sell best.
+const SKUS_WANTED: usize = 60;
+/// SKUs of these of which some is kept back.
+const SKUS_SCARCE: usize = 12;
+/// What the systems tell.
+const TOLD: [&str; 7] = [
+    topic::STOCK_CHANGE,
+    topic::STOCK_SNAPSHOT,
+    topic::STOCK_POLICY,
+    topic::RESERVATION_COMMAND,
+    topic::LOCATION_CHANGE,
+    topic::CHANNEL_CHANGE,
+    topic::PRODUCT_CHANGE,
+];
 /// What moves stock; nothing else happens here.
 const PROCESSORS: [&str; 2] = ["stock-ledger", "ats-aggregate"];
-const SOURCES: [&str; 3] = ["warehouse", "tills", "shoppers"];
+const SOURCES: [&str; 4] = ["reference", "erp", "tills", "shoppers"];
 
 /// A storefront.
 pub(super) struct Shop {
@@ -56,7 +71,7 @@ pub(super) struct Landscape {
     pub processors: Vec<ProcessorTask>,
     pub sinks: Vec<SinkTask>,
     pub shops: Vec<Shop>,
-    pub events: u64,
+    pub erp: Arc<dyn Fake>,
     log: Arc<dyn Log>,
     started: std::time::Instant,
     _data: Option<OwnFile>,
@@ -86,6 +101,13 @@ impl Landscape {
         let catalogue = Catalogue::compiled();
         let (clock, log, registry) = ground(options.cluster.as_ref())?;
         let shops = open_shops(&survey, options.seed).await?;
+        let skus = best_sellers(&survey, SKUS_WANTED);
+        let erp = FakeOptions {
+            skus: skus.clone(),
+            locations: vec![WAREHOUSE.to_owned(), DEPOT.to_owned()],
+            seed: options.seed,
+        };
+        let erp: Arc<dyn Fake> = Arc::from(stand_in("tryton", erp).await?);
         let readers = readers(&shops);
         lay_out(log.as_ref(), registry.as_ref(), &readers)?;
 
@@ -101,30 +123,35 @@ impl Landscape {
         };
         let street: Shared = Arc::new(Mutex::new(Street::default()));
         let heard = Heard::default();
-        let skus = best_sellers(&survey, 60);
-        let warehouse = Warehouse {
-            seed: options.seed,
-            skus: skus.clone(),
-            clock: clock.clone(),
-            street: street.clone(),
-        };
+        let people = Erp::new(
+            source_of(build("tryton", "erp", erp.settings())?.as_ref())?,
+            erp.clone(),
+            options.seed,
+            skus.clone(),
+            clock.clone(),
+            street.clone(),
+        );
         let tills = Tills::new(
             source_of(file_connector("tills", &path)?.as_ref())?,
             options.seed,
             survey,
             clock.clone(),
-            street.clone(),
         );
+        let reference = build("reference", "reference", reference(&skus))?;
         let shoppers = Shoppers {
             seed: options.seed,
-            skus,
+            skus: skus.clone(),
             clock: clock.clone(),
             street: street.clone(),
             heard: heard.clone(),
             wishes: BTreeMap::new(),
         };
-        let sources: [Box<dyn Source>; 3] =
-            [Box::new(warehouse), Box::new(tills), Box::new(shoppers)];
+        let sources: [Box<dyn Source>; 4] = [
+            source_of(reference.as_ref())?,
+            Box::new(people),
+            Box::new(tills),
+            Box::new(shoppers),
+        ];
         let sources = SOURCES.iter().zip(sources).map(|(name, source)| {
             let source = Box::new(Steady::new(source));
             ports.source(name, source)
@@ -150,11 +177,16 @@ impl Landscape {
             street,
             heard,
             shops,
-            events: 0,
+            erp,
             log,
             started: std::time::Instant::now(),
             _data: kept,
         })
+    }
+
+    /// Facts and commands that the systems have told.
+    pub fn events(&self) -> u64 {
+        self.tally.written(TOLD)
     }
 
     /// Who settles which topic.
@@ -186,7 +218,7 @@ impl Landscape {
         let invariants = invariants::judge(&self.books, &ledger, &shown, self.clock.now());
         Ok(Report {
             seed: options.seed,
-            events: self.events,
+            events: self.events(),
             ledger,
             invariants,
             took: self.started.elapsed(),
@@ -363,29 +395,42 @@ async fn open_shops(survey: &Survey, seed: u64) -> Result<Vec<Shop>, Fault> {
     let skus: BTreeSet<&String> = survey.keys().map(|(sku, _)| sku).collect();
     let mut shops = Vec::new();
     for (name, channel) in ["vendure", "medusa"].into_iter().zip(CHANNELS) {
-        let descriptor =
-            connectors::find(name).ok_or_else(|| setup(format!("no connector {name}")))?;
-        let start = descriptor
-            .fake
-            .ok_or_else(|| setup(format!("{name} has no stand-in")))?;
-        let fake = start(FakeOptions {
+        let options = FakeOptions {
             skus: skus.iter().map(|s| (*s).clone()).collect(),
             locations: Vec::new(),
             seed,
-        });
-        let fake = fake.await.map_err(|e| {
-            setup(format!(
-                "the stand-in of {name} cannot serve on the loopback interface"
-            ))
-            .caused_by(e)
-        })?;
+        };
         shops.push(Shop {
             name,
             channel,
-            fake,
+            fake: stand_in(name, options).await?,
         });
     }
     Ok(shops)
+}
+
+async fn stand_in(kind: &str, options: FakeOptions) -> Result<Box<dyn Fake>, Fault> {
+    let start = connectors::find(kind)
+        .and_then(|descriptor| descriptor.fake)
+        .ok_or_else(|| setup(format!("{kind} has no stand-in")))?;
+    start(options).await.map_err(|e| {
+        let what = format!("the stand-in of {kind} cannot serve on the loopback interface");
+        setup(what).caused_by(e)
+    })
+}
+
+/// What no system of the landscape tells of: which locations serve a channel, and what is kept back.
+fn reference(skus: &[String]) -> serde_json::Value {
+    let channel = |store: &str, buffer: &str| json!({"locations": [WAREHOUSE, DEPOT, store], "buffer": buffer, "unit": "1"});
+    let scarce = skus.iter().take(SKUS_SCARCE);
+    let policies = scarce.map(|sku| {
+        json!({"sku": sku, "location": WAREHOUSE, "safety_stock": "2", "kept_for": {CHANNELS[1]: "3"}})
+    });
+    json!({
+        "locations": {STORES[0]: {"kind": "store"}, STORES[1]: {"kind": "store"}},
+        "channels": {CHANNELS[0]: channel(STORES[0], "2"), CHANNELS[1]: channel(STORES[1], "1")},
+        "policies": policies.collect::<Vec<_>>(),
+    })
 }
 
 fn build(
@@ -409,7 +454,7 @@ fn file_connector(name: &str, path: &Path) -> Result<Arc<dyn Connector>, Fault> 
 fn source_of(connector: &dyn Connector) -> Result<Box<dyn Source>, Fault> {
     connector
         .source()
-        .ok_or_else(|| setup("the file connector has no source"))
+        .ok_or_else(|| setup("a connector of the demo has no source"))
 }
 
 /// What the data holds, read once.

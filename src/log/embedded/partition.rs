@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Records are copied into buffers of this size.
 const CHUNK_BYTES: usize = 256 << 10;
 /// A compacted partition is compacted when it has grown by this much and doubled.
-const COMPACT_BYTES_MIN: usize = 8 << 20;
+const COMPACT_BYTES_MIN: usize = 2 << 20;
 /// How long a tombstone stays in a compacted partition, as Kafka's `delete.retention.ms`.
 const TOMBSTONE_KEPT: Duration = Duration::from_secs(86_400);
 
