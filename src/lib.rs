@@ -14,6 +14,7 @@ pub mod connectors;
 pub mod contract;
 pub mod demo;
 pub mod domain;
+pub mod explain;
 pub mod log;
 pub mod pipeline;
 pub mod processors;

@@ -5,6 +5,7 @@
 mod connect;
 mod connectors;
 mod demo;
+mod explain;
 mod registry;
 mod run;
 mod schemas;
@@ -31,6 +32,8 @@ enum Command {
     Run(run::Args),
     /// Balances the ledger from the log; exit code 1 when it does not balance.
     Verify(verify::Args),
+    /// Tells why a number is what it is, from the log alone.
+    Explain(explain::Args),
     /// Lists, describes and checks connectors.
     Connectors(connectors::Args),
     Topics(topics::Args),
@@ -55,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Run(args) => run::run(args),
         Command::Verify(args) => verify::run(&args),
+        Command::Explain(args) => explain::run(args),
         Command::Connectors(args) => connectors::run(&args),
         Command::Topics(args) => topics::run(args),
         Command::Schemas(args) => schemas::run(args),

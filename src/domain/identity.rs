@@ -16,56 +16,56 @@ pub const NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_3c52_0b7e_5a44_9c1e_7d20_c055
 pub fn event_id(source: &str, epoch: i32, record_id: &str, leg: &str, event_type: &str) -> Uuid {
     let mut name =
         String::with_capacity(source.len() + record_id.len() + leg.len() + event_type.len() + 16);
-    let _ = write!(name, "{source}|{epoch}|{record_id}|{leg}|{event_type}");
+    let parts = [source, &epoch.to_string(), record_id, leg, event_type];
+    for (index, part) in parts.into_iter().enumerate() {
+        if index > 0 {
+            name.push('|');
+        }
+        // Writing to a text in memory does not fail.
+        let _ = push_part(&mut name, part);
+    }
     Uuid::new_v5(&NAMESPACE, name.as_bytes())
 }
 
-/// The natural id of a business object: `uuid5(NAMESPACE, part|part|…)`. The functions below name
-/// the parts for each kind of object.
+/// The natural id of a business object: `uuid5(NAMESPACE, part|part|…)`, the parts encoded as in a
+/// [`compound_key`], so that different parts never make one id. The functions below name the parts for
+/// each kind of object.
 pub fn natural_id(parts: &[&str]) -> Uuid {
-    Uuid::new_v5(&NAMESPACE, parts.join("|").as_bytes())
+    Uuid::new_v5(&NAMESPACE, compound_key(parts).as_bytes())
 }
 
 /// The id of an order: `tenant|channel|channelOrderId`. Whoever reads the order from its channel,
 /// again or in another way, makes the same one.
 pub fn order_id(tenant: &str, channel: &str, channel_order_id: &str) -> Uuid {
-    natural_id(&[&compound_key(&[tenant, channel, channel_order_id])])
+    natural_id(&[tenant, channel, channel_order_id])
 }
 
 /// The id of a payment: the order, the provider, and the provider's name for the payment as a whole
 /// (not for one of its captures).
 pub fn payment_id(order_id: &str, psp: &str, psp_payment: &str) -> Uuid {
-    natural_id(&[&compound_key(&["payment", order_id, psp, psp_payment])])
+    natural_id(&["payment", order_id, psp, psp_payment])
 }
 
 /// The id of a return: the order, the system that opened the return, and its name for it.
 pub fn return_id(order_id: &str, source: &str, source_return_id: &str) -> Uuid {
-    natural_id(&[&compound_key(&[
-        "return",
-        order_id,
-        source,
-        source_return_id,
-    ])])
+    natural_id(&["return", order_id, source, source_return_id])
 }
 
 /// The id of a refund: the order, what kind of thing is the cause (`return`, `cancellation`,
 /// `appeasement`, `psp`), which one, and a number that counts refunds of one cause from 0.
 pub fn refund_id(order_id: &str, cause: &str, cause_id: &str, sequence: u32) -> Uuid {
     let sequence = sequence.to_string();
-    natural_id(&[&compound_key(&[
-        "refund", order_id, cause, cause_id, &sequence,
-    ])])
+    natural_id(&["refund", order_id, cause, cause_id, &sequence])
 }
 
 /// The id of a reservation: the order, its line, the location, and a number that counts the tries for
 /// the line from 1.
 pub fn reservation_id(order_id: &str, line: &str, location: &str, attempt: u32) -> Uuid {
     let attempt = attempt.to_string();
-    natural_id(&[&compound_key(&[order_id, line, location, &attempt])])
+    natural_id(&[order_id, line, location, &attempt])
 }
 
-/// The id of an exception: `code|entityKey|causeKey`, so that what recurs updates one case. The
-/// parts go in as they are: an entity's key is encoded already.
+/// The id of an exception: `code|entityKey|causeKey`, so that what recurs updates one case.
 pub fn exception_id(code: &str, entity_key: &str, cause_key: &str) -> Uuid {
     natural_id(&[code, entity_key, cause_key])
 }
@@ -75,22 +75,28 @@ pub fn exception_id(code: &str, entity_key: &str, cause_key: &str) -> Uuid {
 pub fn compound_key(parts: &[&str]) -> compact_str::CompactString {
     let mut key = compact_str::CompactString::default();
     for (index, part) in parts.iter().enumerate() {
-        if index > 0 {
-            key.push('|');
-        }
-        if !part.contains(['|', '%']) {
-            key.push_str(part);
-            continue;
-        }
-        for c in part.chars() {
-            match c {
-                '|' => key.push_str("%7C"),
-                '%' => key.push_str("%25"),
-                c => key.push(c),
-            }
-        }
+        // Writing to a text in memory does not fail.
+        let _ = match index {
+            0 => push_part(&mut key, part),
+            _ => key.write_char('|').and_then(|()| push_part(&mut key, part)),
+        };
     }
     key
+}
+
+/// Appends a part with `|` and `%` percent-encoded.
+fn push_part(key: &mut impl std::fmt::Write, part: &str) -> std::fmt::Result {
+    let mut rest = part;
+    while let Some(at) = rest.find(['|', '%']) {
+        key.write_str(&rest[..at])?;
+        key.write_str(if rest[at..].starts_with('|') {
+            "%7C"
+        } else {
+            "%25"
+        })?;
+        rest = &rest[at + 1..];
+    }
+    key.write_str(rest)
 }
 
 /// The parts of a key made by [`compound_key`].
@@ -150,6 +156,10 @@ mod tests {
         assert_ne!(
             refund_id("o", "return", "r", 0),
             refund_id("o", "return", "r", 1)
+        );
+        assert_ne!(
+            event_id("s", 0, "7|out", "", "StockChanged"),
+            event_id("s", 0, "7", "out|", "StockChanged")
         );
     }
 

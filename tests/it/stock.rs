@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-fn sale(sku: &str, location: &str, position: i64, quantity: i32) -> StockChanged {
+pub fn sale(sku: &str, location: &str, position: i64, quantity: i32) -> StockChanged {
     StockChanged {
         meta: meta(
             "StockChanged",
@@ -41,7 +41,7 @@ fn sale(sku: &str, location: &str, position: i64, quantity: i32) -> StockChanged
     }
 }
 
-fn channel(id: &str, locations: &[&str]) -> Channel {
+pub fn channel(id: &str, locations: &[&str]) -> Channel {
     Channel {
         meta: meta("Channel", "config", id, 1),
         channel_id: id.into(),
@@ -52,7 +52,7 @@ fn channel(id: &str, locations: &[&str]) -> Channel {
     }
 }
 
-fn hold(
+pub fn hold(
     sku: &str,
     location: &str,
     order: &str,

@@ -1,0 +1,177 @@
+//! One event in one line of retail words.
+
+use crate::contract::event::{
+    BusinessException, Event, ReservationCommand, ReservationDecision, SinkReceipt, StockChanged,
+    StockLevel, StockPolicy, StockReason, StockSnapshot,
+};
+use crate::domain::Timestamp;
+use std::fmt::Write as _;
+
+/// What an event says.
+pub(super) fn of(event: &Event) -> String {
+    match event {
+        Event::StockChanged(e) => movement(e),
+        Event::StockSnapshot(e) => snapshot(e),
+        Event::StockPolicy(e) => format!("policy {}: {}", e.policy_version, policy(e)),
+        Event::ReservationCommand(e) => command(e),
+        Event::ReservationDecision(e) => decision(e),
+        Event::StockLevel(e) => level(e),
+        Event::ChannelLevel(e) if !e.active => {
+            format!("no longer offered to {}", e.channel_id)
+        }
+        Event::ChannelLevel(e) => format!("{} offered to {}", e.ats, e.channel_id),
+        Event::AvailabilityChanged(e) => {
+            let before = e.previous_ats.map(|p| format!(", before {p}"));
+            let before = before.unwrap_or_default();
+            format!("published for {}: {}{before}", e.channel_id, e.ats)
+        }
+        Event::SinkReceipt(e) => receipt(e),
+        Event::BusinessException(e) => case(e),
+        other => other.meta().event_type.to_string(),
+    }
+}
+
+fn movement(e: &StockChanged) -> String {
+    let what = match e.reason {
+        StockReason::Sale => "sold",
+        StockReason::Shipment => "shipped",
+        StockReason::Return => "returned",
+        StockReason::Receipt => "received",
+        StockReason::TransferOut => "sent to another location",
+        StockReason::TransferIn => "arrived from another location",
+        StockReason::CountAdjustment => "corrected by a count",
+        StockReason::Shrink => "lost",
+        StockReason::Damage => "damaged",
+        StockReason::QcHold => "held for inspection",
+        StockReason::QcRelease => "released by inspection",
+        StockReason::ReconCorrection => "corrected by reconciliation",
+        StockReason::InitialLoad => "opening stock",
+        StockReason::Unknown => "moved",
+    };
+    let (from, to) = (e.from_state.symbol(), e.to_state.symbol());
+    let unit = match e.uom.is_empty() {
+        true => String::new(),
+        false => format!(" {}", e.uom),
+    };
+    let mut words = format!("{}{unit} {what} ({from} to {to})", e.qty);
+    for (name, value) in [
+        ("order", &e.order_id),
+        ("return", &e.return_id),
+        ("document", &e.document_ref),
+    ] {
+        if let Some(value) = value {
+            let _ = write!(words, ", {name} {value}");
+        }
+    }
+    words
+}
+
+fn snapshot(e: &StockSnapshot) -> String {
+    format!(
+        "snapshot {}: {} sellable ({}) as of {}:{}",
+        e.snapshot_id,
+        e.sellable,
+        e.basis.symbol(),
+        e.as_of_epoch,
+        e.as_of_position
+    )
+}
+
+/// What a policy lays down.
+pub(super) fn policy(e: &StockPolicy) -> String {
+    let mut words = format!("safety stock {}", e.safety_stock);
+    for a in &e.allocations {
+        if let Some(quantity) = a.hard_qty {
+            let _ = write!(words, ", {quantity} kept for {}", a.channel_id);
+        }
+        if let Some(share) = a.share_pct {
+            let _ = write!(words, ", at most {share} % for {}", a.channel_id);
+        }
+        if let Some(buffer) = a.buffer {
+            let _ = write!(words, ", buffer {buffer} for {}", a.channel_id);
+        }
+    }
+    let _ = write!(words, ", oversell {}", e.oversell.symbol());
+    if let Some(limit) = e.backorder_limit {
+        let _ = write!(words, " to {limit}");
+    }
+    words
+}
+
+fn command(e: &ReservationCommand) -> String {
+    let until = e.expires_at.map(|at| format!(", until {}", time(at)));
+    format!(
+        "{} asks to {} {} ({}) for order {}{}",
+        e.channel_id,
+        e.action.symbol(),
+        e.qty,
+        e.mode.symbol(),
+        e.order_id,
+        until.unwrap_or_default()
+    )
+}
+
+fn decision(e: &ReservationDecision) -> String {
+    let mut words = format!(
+        "decision {}: {} for order {}, {} of {} granted; available before {}",
+        e.ledger_sequence,
+        e.status.symbol(),
+        e.order_id,
+        e.qty_held,
+        e.qty_requested,
+        e.ats_before
+    );
+    if e.qty_backordered.is_positive() {
+        let _ = write!(words, ", {} on backorder", e.qty_backordered);
+    }
+    words
+}
+
+fn level(e: &StockLevel) -> String {
+    let channels: Vec<String> = e
+        .ats_by_channel
+        .iter()
+        .map(|(channel, ats)| format!("{channel} {ats}"))
+        .collect();
+    let mut words = format!(
+        "level {}: {} sellable, {} claimed, {} available",
+        e.level_version, e.sellable, e.reserved, e.ats
+    );
+    if !channels.is_empty() {
+        let _ = write!(words, " ({})", channels.join(", "));
+    }
+    words
+}
+
+fn receipt(e: &SinkReceipt) -> String {
+    let status = e.status_code.map(|s| format!(", status {s}"));
+    format!(
+        "{} was told version {}: {}{}",
+        e.sink,
+        e.sent_version,
+        e.outcome.symbol(),
+        status.unwrap_or_default()
+    )
+}
+
+fn case(e: &BusinessException) -> String {
+    let or_nothing = |text: &Option<_>| {
+        text.as_ref()
+            .map_or_else(|| "nothing".to_owned(), ToString::to_string)
+    };
+    format!(
+        "{} {}: expected {}, found {}",
+        e.code,
+        e.status.symbol(),
+        or_nothing(&e.expected),
+        or_nothing(&e.actual)
+    )
+}
+
+/// A time to the millisecond, for people.
+pub(super) fn time(at: Timestamp) -> String {
+    match jiff::Timestamp::from_millisecond(at.as_millis()) {
+        Ok(time) => format!("{time:.3}"),
+        Err(_) => at.to_string(),
+    }
+}
