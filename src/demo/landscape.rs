@@ -309,10 +309,11 @@ impl Ports {
     }
 }
 
+/// What a landscape stands on.
+type Ground = (Arc<DrivenClock>, Arc<dyn Log>, Arc<dyn Registry>);
+
 /// The clock, the log and the registry: of this process, or of a cluster that holds nothing yet.
-fn ground(
-    cluster: Option<&Cluster>,
-) -> Result<(Arc<DrivenClock>, Arc<dyn Log>, Arc<dyn Registry>), Fault> {
+fn ground(cluster: Option<&Cluster>) -> Result<Ground, Fault> {
     let in_log = |log: &Arc<dyn Log>| {
         let opened = EmbeddedRegistry::open(log.clone());
         opened.map_err(|e| setup("the schema registry in the log cannot be opened").caused_by(e))

@@ -222,7 +222,7 @@ impl Holdings {
         self.consumer.pause(&inputs)?;
         let path = self.checkpoint_path(number);
         let kept = match self.retained.remove(&number).filter(Partition::ready) {
-            Some(partition) => Kept::InMemory(partition),
+            Some(partition) => Kept::InMemory(Box::new(partition)),
             None => path.map_or(Kept::Nowhere, Kept::At),
         };
         let changelog = self.changelog_of(number);

@@ -46,7 +46,7 @@ struct Restore {
 /// What a restore begins with.
 pub(super) enum Kept {
     /// State given up a moment ago.
-    InMemory(Partition),
+    InMemory(Box<Partition>),
     /// Perhaps a checkpoint in this file.
     At(PathBuf),
     /// Nothing.

@@ -163,7 +163,7 @@ impl ProcessorTask {
     /// A retry: nothing of the step happened, call again after a pause. A halt: the same would
     /// happen again; somebody must mend something.
     pub fn step(&mut self, wait: Duration) -> Result<Progress, Fault> {
-        self.try_step(wait).or_else(|fault| {
+        self.try_step(wait).map_err(|fault| {
             // Whatever the fault, the member stays in its group and hears of rebalances, which
             // would wait for it otherwise.
             self.holdings.go_back();
@@ -174,11 +174,11 @@ impl ProcessorTask {
             match heard {
                 Ok(changes) => self.holdings.note(changes),
                 Err(error @ (LogError::Replaced(_) | LogError::Fatal(_))) => {
-                    return Err(error.into());
+                    return error.into();
                 }
                 Err(_) => {}
             }
-            Err(fault)
+            fault
         })
     }
 
