@@ -188,7 +188,9 @@ fn each_poisoned_record_becomes_one_dead_letter_and_the_next_is_processed() {
     }
     quiet(&kafka, Duration::from_secs(60));
 
-    let mut found: Vec<(Option<Vec<u8>>, Option<Vec<u8>>, String)> = Vec::new();
+    /// Key, value and code of a dead letter.
+    type Letter = (Option<Vec<u8>>, Option<Vec<u8>>, String);
+    let mut found: Vec<Letter> = Vec::new();
     crossdock::verify::read_topic(log.as_ref(), "retail.rt.stock-ledger.dlq.v1", |record| {
         let Ok(Event::DeadLetter(letter)) = codec.decode(record) else {
             panic!("not a dead letter at {}", record.origin)
@@ -212,7 +214,7 @@ fn each_poisoned_record_becomes_one_dead_letter_and_the_next_is_processed() {
         .collect();
     found.sort();
     expected.sort();
-    let codes = |all: &[(Option<Vec<u8>>, Option<Vec<u8>>, String)]| -> Vec<String> {
+    let codes = |all: &[Letter]| -> Vec<String> {
         all.iter().map(|(_, _, code)| code.clone()).collect()
     };
     assert_eq!(codes(&found), codes(&expected));
