@@ -214,9 +214,8 @@ fn each_poisoned_record_becomes_one_dead_letter_and_the_next_is_processed() {
         .collect();
     found.sort();
     expected.sort();
-    let codes = |all: &[Letter]| -> Vec<String> {
-        all.iter().map(|(_, _, code)| code.clone()).collect()
-    };
+    let codes =
+        |all: &[Letter]| -> Vec<String> { all.iter().map(|(_, _, code)| code.clone()).collect() };
     assert_eq!(codes(&found), codes(&expected));
     assert!(
         found == expected,

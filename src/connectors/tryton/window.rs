@@ -12,7 +12,7 @@ use crate::domain::Timestamp;
 use crate::pipeline::Fault;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Ranges of ids that are remembered at most. Beyond them the oldest stamps are let go, and a
 /// transaction that is as old and still open then brings its rows unseen: the bookmark must fit into
@@ -235,15 +235,15 @@ impl Window {
 
     /// Rows that were written again stand under their new stamp only.
     fn forget(&mut self, rows: &[Row]) {
-        let again: HashMap<i64, ()> = rows.iter().map(|r| (rows::id(r), ())).collect();
+        let again: BTreeSet<i64> = rows.iter().map(rows::id).collect();
         for ids in self.known.values_mut() {
             let gone: Vec<i64> = match ids.count() as usize > again.len() {
                 true => again
-                    .keys()
+                    .iter()
                     .copied()
                     .filter(|id| ids.contains(*id))
                     .collect(),
-                false => ids.above(0).filter(|id| again.contains_key(id)).collect(),
+                false => ids.above(0).filter(|id| again.contains(id)).collect(),
             };
             for id in gone {
                 ids.remove(id);
