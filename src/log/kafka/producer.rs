@@ -22,6 +22,8 @@ const RECORD_BYTES_MAX: usize = 16 << 20;
 const QUEUE_RECORDS_MAX: usize = 20_000;
 /// Delivery reports are taken in after so many records.
 const REPORTS_EVERY: u32 = 512;
+/// While records are awaited, reports are looked for this often.
+const REPORTS_INTERVAL: Duration = Duration::from_micros(200);
 /// A new transactional producer waits this long for the end of what its predecessor left.
 const INIT_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -172,18 +174,27 @@ impl KafkaProducer {
         }
     }
 
-    /// Waits until no record is under way. The client's own flush waits in steps of 100 ms, and its
-    /// poll for all the time it is given.
+    /// Waits until no record is under way. The client's own flush waits in steps of 100 ms; its poll
+    /// goes on for all the time that it is given, and spins through the last millisecond of it.
     fn drained(&self) -> bool {
         let deadline = Instant::now() + CALL_TIME_MAX;
         while self.producer.in_flight_count() > 0 {
             if Instant::now() > deadline {
                 return false;
             }
-            self.producer.poll(Duration::from_millis(1));
+            self.take_reports(REPORTS_INTERVAL);
         }
         self.producer.poll(Duration::ZERO);
         true
+    }
+
+    /// Takes in what reports there are; waits when there is none.
+    fn take_reports(&self, wait: Duration) {
+        let before = self.producer.in_flight_count();
+        self.producer.poll(Duration::ZERO);
+        if self.producer.in_flight_count() == before {
+            std::thread::sleep(wait);
+        }
     }
 
     fn delivery_failure(&self) -> Option<LogError> {
@@ -258,7 +269,7 @@ impl Producer for KafkaProducer {
     }
 
     fn poll(&mut self, wait: Duration) {
-        self.producer.poll(wait);
+        self.take_reports(wait);
     }
 
     fn send_offsets(

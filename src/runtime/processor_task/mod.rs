@@ -30,6 +30,9 @@ const EXTRA_MAX: usize = 5_000;
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(5);
 /// Fewest records that a batch is cut down to when transactions take too long.
 const BATCH_RECORDS_MIN: usize = 100;
+/// What a producer waits to fill a request: without it, most of the cost of a record is that of
+/// requests with few of them, here and in the broker.
+const LINGER: Duration = Duration::from_millis(2);
 /// How often tables are looked at while there is other work.
 const TABLE_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -491,7 +494,7 @@ impl ProcessorTask {
                     .transactional_id(self.name, if lane == 0 { 'a' } else { 'b' }),
             ),
             transaction_timeout: self.settings.transaction_timeout,
-            linger: Duration::ZERO,
+            linger: LINGER,
         };
         Ok(self.log.producer(&spec)?)
     }
