@@ -1,8 +1,8 @@
 //! The cases. Each has topics and groups of its own, so that one log serves them all.
 
 use crossdock::log::{
-    Assignment, Consumer, GroupProtocol, GroupSpec, Isolation, Log, LogError, Offset, Offsets,
-    Outgoing, Producer, ProducerSpec, TopicPartition, TopicSpec,
+    Assignment, Consumer, GroupGeneration, GroupProtocol, GroupSpec, Isolation, Log, LogError,
+    Offset, Offsets, Outgoing, Producer, ProducerSpec, TopicPartition, TopicSpec,
 };
 use crossdock::pipeline::{Headers, Record};
 use rand::SeedableRng;
@@ -99,16 +99,17 @@ pub fn an_unanswered_commit(
     let mut consumer = case.consumer(&[&input], None, GroupProtocol::Range);
     let records = take(consumer.as_mut(), 10);
     let generation = consumer.generation().expect("a generation");
-    let write = |producer: &mut dyn Producer| -> Result<(), LogError> {
-        producer.begin()?;
-        records
-            .iter()
-            .for_each(|r| send(producer, &output, "k", &text(r.value.as_deref())));
-        producer.flush()?;
-        producer.send_offsets(&ends(&records), &generation)
-    };
+    let write =
+        |producer: &mut dyn Producer, generation: &GroupGeneration| -> Result<(), LogError> {
+            producer.begin()?;
+            records
+                .iter()
+                .for_each(|r| send(producer, &output, "k", &text(r.value.as_deref())));
+            producer.flush()?;
+            producer.send_offsets(&ends(&records), generation)
+        };
     let mut producer = case.transactional("p");
-    write(producer.as_mut()).expect("written");
+    write(producer.as_mut(), &generation).expect("written");
     disturb();
     let unanswered = producer.commit();
     assert!(
@@ -131,8 +132,18 @@ pub fn an_unanswered_commit(
     let happened = committed.get(&at) == Some(&10);
     if !happened {
         assert_eq!(committed.get(&at), None, "all of it or nothing");
-        write(producer.as_mut()).expect("written");
-        producer.commit().expect("committed");
+        // The member may have to join again first.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let _ = consumer.poll(0, WAIT, &mut Vec::new());
+            let generation = consumer.generation().expect("a generation");
+            let done = write(producer.as_mut(), &generation).and_then(|()| producer.commit());
+            let Err(error) = done else { break };
+            assert!(Instant::now() < deadline, "{error}");
+            if producer.abort().is_err() {
+                producer = case.transactional("p");
+            }
+        }
     }
     assert_eq!(case.values(&output).len(), 10, "each record once");
     happened

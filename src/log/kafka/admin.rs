@@ -138,6 +138,32 @@ impl KafkaAdmin {
         }
     }
 
+    /// Settings are known to the controller before they are to the brokers; a next change that did
+    /// not see them would undo them.
+    fn wait_for_settings(
+        &self,
+        topic: &str,
+        settings: &BTreeMap<String, String>,
+    ) -> Result<(), LogError> {
+        let deadline = Instant::now() + CALL_TIME_MAX;
+        loop {
+            let all = self.dynamic_settings(&[topic])?;
+            let found = all.get(topic);
+            if settings
+                .iter()
+                .all(|(name, value)| found.is_some_and(|f| f.get(name) == Some(value)))
+            {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let words =
+                    format!("settings of topic {topic} were changed, and no broker tells them");
+                return Err(LogError::TimedOut(words));
+            }
+            std::thread::sleep(TOPIC_WAIT);
+        }
+    }
+
     /// Complaints are events, which wait until somebody takes them.
     fn take_events(&self) {
         for _ in 0..EVENTS_MAX {
@@ -258,7 +284,7 @@ impl Admin for KafkaAdmin {
             Some(Err((_, code))) => Err(LogError::Other(format!(
                 "settings of topic {topic} were not changed: {code}"
             ))),
-            _ => Ok(()),
+            _ => self.wait_for_settings(topic, settings),
         }
     }
 
