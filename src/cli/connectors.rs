@@ -91,12 +91,12 @@ fn describe(d: &ConnectorDescriptor) {
     }
     println!("\nsettings:");
     let schema = (d.settings)().to_value();
-    describe_settings(View::root(&schema), 1);
+    describe_settings(View::root(&schema), 1, &mut Vec::new());
 }
 
 /// Prints each setting with what it is, whether it must be given, and its documentation; settings
-/// within settings are indented.
-fn describe_settings(settings: View<'_>, depth: usize) {
+/// within settings are indented, each type of them once.
+fn describe_settings<'s>(settings: View<'s>, depth: usize, told: &mut Vec<View<'s>>) {
     let (indent, inner) = ("  ".repeat(depth), "  ".repeat(depth + 2));
     for (name, setting) in settings.settings() {
         let need = match (settings.requires(name), setting.default()) {
@@ -110,7 +110,12 @@ fn describe_settings(settings: View<'_>, depth: usize) {
             println!("{inner}{text}");
         }
         let element = setting.element().or(setting.value()).unwrap_or(setting);
-        describe_settings(element, depth + 2);
+        if told.iter().any(|known| known.is_same(&element)) {
+            println!("{inner}As above.");
+        } else if element.settings().next().is_some() {
+            told.push(element);
+            describe_settings(element, depth + 2, told);
+        }
     }
 }
 

@@ -31,6 +31,11 @@ impl<'s> View<'s> {
         View { root, at, is }
     }
 
+    /// Whether both are settings of one type.
+    pub fn is_same(&self, other: &View<'_>) -> bool {
+        std::ptr::eq(self.is, other.is)
+    }
+
     /// The documentation, in one line.
     pub fn documentation(&self) -> String {
         let text = self.at["description"]

@@ -461,12 +461,11 @@ fn source_of(connector: &dyn Connector) -> Result<Box<dyn Source>, Fault> {
 /// What the data holds, read once.
 async fn surveyed(path: &Path) -> Result<Survey, Fault> {
     let source = source_of(file_connector("tills", path)?.as_ref());
-    let survey = survey(source?.as_mut()).await?;
+    const TAKEN: &str = "--data takes the UCI \"Online Retail\" file as CSV, plain or gzip, with the columns InvoiceNo, StockCode, Quantity, InvoiceDate and Country";
+    let read = survey(source?.as_mut()).await;
+    let survey = read.map_err(|fault| setup(format!("{}; {TAKEN}", fault.message)))?;
     if survey.is_empty() {
-        return Err(setup(format!(
-            "{} holds no sales; --data takes the UCI \"Online Retail\" file as CSV, plain or gzip, with the columns InvoiceNo, StockCode, Quantity, InvoiceDate and Country",
-            path.display()
-        )));
+        return Err(setup(format!("{} holds no sales; {TAKEN}", path.display())));
     }
     Ok(survey)
 }
