@@ -139,8 +139,10 @@ fn availability(sku: &str, version: i64, units: i32) -> AvailabilityChanged {
     }
 }
 
-/// Steps until everything is committed.
+/// Steps until everything is committed and stays so for a few rounds: while a group forms, a round may
+/// pass in which every member only waits for the others.
 fn settle(world: &World, tasks: &mut [SinkTask], seed: u64) {
+    let mut rounds = 0;
     for _ in 0..20_000 {
         world.advance(Duration::from_millis(50));
         let mut quiet = true;
@@ -149,7 +151,8 @@ fn settle(world: &World, tasks: &mut [SinkTask], seed: u64) {
             let idle = matches!(progress, Ok(Progress::Idle { .. } | Progress::Unassigned));
             quiet &= idle && task.is_quiet() && !task.is_calling();
         }
-        if quiet {
+        rounds = if quiet { rounds + 1 } else { 0 };
+        if rounds == 5 {
             return;
         }
     }
