@@ -181,6 +181,18 @@ const DIRECTION: &[(&str, &[&str])] = &[
         "verify",
         &["contract", "pipeline", "codec", "log", "runtime"],
     ),
+    (
+        "explain",
+        &[
+            "domain",
+            "contract",
+            "pipeline",
+            "codec",
+            "log",
+            "runtime",
+            "processors",
+        ],
+    ),
 ];
 /// Parts that may name all others.
 const SHELL: [&str; 4] = ["cli", "demo", "main", "lib"];

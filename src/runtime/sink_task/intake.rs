@@ -10,6 +10,7 @@ use super::{DEAD_MAX, POLL_RECORDS, SETTLED_MAX, SinkTask};
 use crate::contract::event::{Outcome, Text};
 use crate::log::{Assignment, TopicPartition};
 use crate::pipeline::{Code, Fault, Inbound, Record, Stage, Verdict};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 impl SinkTask {
@@ -91,23 +92,25 @@ impl SinkTask {
             }
         }
         let count = records.len();
-        let mut refused: Option<(TopicPartition, Fault)> = None;
+        let mut first: Option<Fault> = None;
+        let mut waiting: BTreeSet<TopicPartition> = BTreeSet::new();
         for record in records.drain(..) {
             let partition = TopicPartition {
                 topic: record.origin.topic.clone(),
                 partition: record.origin.partition,
             };
             // Behind a record that cannot be taken in now its partition waits, and only that.
-            if refused.as_ref().is_some_and(|(p, _)| *p == partition) {
+            if waiting.contains(&partition) {
                 continue;
             }
             if let Err(fault) = self.take(&partition, record) {
                 self.astray = true;
-                refused.get_or_insert((partition, fault));
+                first.get_or_insert(fault);
+                waiting.insert(partition);
             }
         }
         self.scratch = records;
-        refused.map_or(Ok(count), |(_, fault)| Err(fault))
+        first.map_or(Ok(count), Err)
     }
 
     /// Takes note of a change of assignment.
