@@ -4,7 +4,6 @@ use super::connect::{self, Bootstrap, RegistryUrl};
 use super::shared;
 use crate::contract::Catalogue;
 use crate::explain::{self, StockQuestion};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -37,9 +36,6 @@ struct Stock {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// Configuration file.
-    #[arg(long, env = "CROSSDOCK_CONFIG")]
-    config: Option<PathBuf>,
     #[command(flatten)]
     bootstrap: Bootstrap,
     #[command(flatten)]
@@ -54,7 +50,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     shared::log_output("error");
     let Question::Stock(args) = args.question;
     let started = Instant::now();
-    let configuration = shared::configuration(args.config.as_deref())?;
+    let configuration = args.bootstrap.configuration()?;
     let log = connect::configured_log(&args.bootstrap, &configuration)?;
     let registry = connect::configured_registry(&args.registry, &configuration, &log)?;
     let codec = shared::codec(registry);

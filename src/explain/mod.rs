@@ -1,7 +1,7 @@
 //! Why a number is what it is: everything in the log that made it so, in order, in retail words.
 //!
 //! Nothing is kept for this: the answer is read from the topics alone. A key lives in one partition
-//! of each topic of its family, so only those partitions are read ([`search`]), keys are compared
+//! of each topic of its family, so only those partitions are read, keys are compared
 //! as bytes, and only records of the key are decoded. What a record meant for its readers comes from
 //! their dispositions and dead letters, what a system was told from the receipts of its sink.
 //!

@@ -3,13 +3,14 @@
 //! A line is a contract's full name, its version and a digest of the schema file.
 
 use super::{Finding, Reporter, Source, lines::Lines};
-use crate::domain::natural_id;
+use crate::domain::NAMESPACE;
+use uuid::Uuid;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// The digest of a schema file.
 pub fn digest(text: &str) -> String {
-    natural_id(&[text]).to_string()
+    Uuid::new_v5(&NAMESPACE, text.as_bytes()).to_string()
 }
 
 /// Holds the schemas against the lock, and the lock against what the catalogue says is published.

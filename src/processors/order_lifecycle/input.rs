@@ -13,7 +13,7 @@ use crate::domain::order::{
     Fact, Handover, Invoice, Line, Payment, PaymentKind, Progress, Quantities, Refund, Reservation,
     Return, Shipment, ShipmentLine, Snapshot, Statement,
 };
-use crate::domain::{Decimal, compound_key, natural_id};
+use crate::domain::{Decimal, natural_id};
 use crate::pipeline::{Code, Fault, Stage};
 use crate::processors::checks::{self, quality, unknown};
 use crate::processors::statuses::domain_status;
@@ -175,7 +175,7 @@ fn payment(e: &PaymentEvent) -> Result<Fact, Fault> {
     };
     // The provider's references are not for everybody who reads the state.
     let parts = [&*e.payment_id, &*e.psp, &*e.psp_reference, e.kind.symbol()];
-    let movement = natural_id(&[&compound_key(&parts)]);
+    let movement = natural_id(&parts);
     Ok(Fact::Payment(text(movement), payment))
 }
 
