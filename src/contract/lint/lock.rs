@@ -4,9 +4,9 @@
 
 use super::{Finding, Reporter, Source, lines::Lines};
 use crate::domain::NAMESPACE;
-use uuid::Uuid;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use uuid::Uuid;
 
 /// The digest of a schema file.
 pub fn digest(text: &str) -> String {
