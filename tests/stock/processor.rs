@@ -501,11 +501,11 @@ fn exceptions_are_raised_once_and_closed_when_the_cause_is_gone() {
     let said = ledger.send(KEY, vec![loss(4, 2).into()]);
     assert_eq!(
         said.cases(),
-        [open("NEGATIVE_ON_HAND")],
-        "all was at risk already"
+        [open("OVERCOMMITTED"), open("NEGATIVE_ON_HAND")],
+        "now all is at risk"
     );
     let said = ledger.send(KEY, vec![loss(5, 1).into()]);
-    assert_eq!(said.cases(), [], "the cases are open already");
+    assert_eq!(said.cases(), [], "all was at risk already");
     let said = ledger.send(KEY, vec![receipt(6, 10)]);
     assert_eq!(
         said.cases(),
