@@ -448,5 +448,10 @@ fn refusal(code: u32, message: String) -> Response {
         .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = answer(&json!({"error_code": code, "message": message}));
     *response.status_mut() = status;
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        // The rest of the body is never read: the connection can take no other request.
+        let close = header::HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
     response
 }
