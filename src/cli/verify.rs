@@ -2,8 +2,11 @@
 
 use super::connect::{self, Bootstrap, RegistryUrl};
 use super::shared;
-use crate::contract::{Catalogue, topic};
-use crate::{processors, verify};
+use crate::config::Configuration;
+use crate::contract::Catalogue;
+use crate::log::{Log, TopicPartition};
+use crate::runtime::group_id;
+use crate::{connectors, processors, verify};
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
@@ -20,6 +23,37 @@ pub struct Args {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+/// What a sink reads: what its kind accepts where the configuration names it, else the topics for sinks
+/// in which its group has committed.
+fn inputs_of(
+    sink: &str,
+    configuration: &Configuration,
+    log: &dyn Log,
+    application: &str,
+) -> anyhow::Result<Vec<String>> {
+    let configured = configuration.connectors.iter().find(|c| c.name == sink);
+    if let Some(kind) = configured.and_then(|c| connectors::find(&c.kind)) {
+        return Ok(kind.accepts.iter().map(|t| (*t).to_owned()).collect());
+    }
+    let existing = log.admin().topics()?;
+    let mut inputs = Vec::new();
+    for topic in Catalogue::compiled().topics() {
+        let partitions = existing.iter().find(|t| t.name == topic.name);
+        let is_for_sinks = topic.readers.iter().any(|r| r.reader == "sinks");
+        let (true, Some(found)) = (is_for_sinks, partitions) else {
+            continue;
+        };
+        let all: Vec<_> = (0..found.partitions)
+            .map(|p| TopicPartition::new(topic.name.as_str(), p))
+            .collect();
+        let group = group_id(application, sink);
+        if !log.admin().group_offsets(&group, &all)?.is_empty() {
+            inputs.push(topic.name.clone());
+        }
+    }
+    Ok(inputs)
 }
 
 /// Runs the command. Exit code 1 when the ledger does not balance.
@@ -47,10 +81,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         );
     }
     // A sink exists where it has a topic for its receipts.
-    let sinks = existing
+    for sink in existing
         .iter()
-        .filter_map(|t| catalogue.sink_of_receipt_topic(t));
-    readers.extend(sinks.map(|sink| (sink.to_owned(), topic::STOCK_ATS.to_owned())));
+        .filter_map(|t| catalogue.sink_of_receipt_topic(t))
+    {
+        let inputs = inputs_of(sink, &configuration, log.as_ref(), &args.application)?;
+        readers.extend(inputs.into_iter().map(|input| (sink.to_owned(), input)));
+    }
     let ledger = verify::ledger(&log, &codec, catalogue, &args.application, &readers)?;
     if args.json {
         println!("{}", serde_json::to_string(&ledger)?);

@@ -355,6 +355,12 @@ fn settings(
     ])
 }
 
+/// Key of the receipt for what was sent of `key` of the topic `input`: one key can stand in several
+/// topics that a sink reads.
+pub fn receipt_key(input: &str, key: &str) -> super::event::Text {
+    compact_str::format_compact!("{input}|{key}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

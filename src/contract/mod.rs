@@ -10,6 +10,7 @@ pub mod wire;
 
 pub use catalogue::{
     Catalogue, Class, OnReject, PhysicalTopic, ReaderOf, Retention, Status, Tier, Topic,
+    receipt_key,
 };
 
 /// Event types, generated from `schemas/`.

@@ -328,7 +328,11 @@ impl Inquiry<'_> {
             Wanted::keyed(topic::STOCK_LEDGER_CHANNEL_LEVEL, &key),
             Wanted::keyed(topic::STOCK_ATS, &key),
         ];
-        wanted.extend(receipts.iter().map(|t| Wanted::keyed(t, &key)));
+        wanted.extend(
+            receipts
+                .iter()
+                .map(|t| Wanted::receipts(t, topic::STOCK_ATS, &key)),
+        );
         let found = self.search(&wanted)?;
         let mut sum = Sum::new(channel);
         let mut quantities: HashMap<i64, Decimal> = HashMap::new();

@@ -2,6 +2,7 @@
 
 use super::partition_of;
 use crate::contract::event::Text;
+use crate::contract::receipt_key;
 use crate::log::{Isolation, Log, Offset, TopicPartition};
 use crate::pipeline::{Fault, Record};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -16,6 +17,8 @@ pub(super) struct Wanted {
     pub topic: Arc<str>,
     /// `None` wants every record of the topic.
     key: Option<Text>,
+    /// The key by whose partition the record is found.
+    partition_key: Text,
 }
 
 impl Wanted {
@@ -23,12 +26,22 @@ impl Wanted {
         Wanted {
             topic: topic.into(),
             key: Some(key.into()),
+            partition_key: key.into(),
+        }
+    }
+    /// Receipts of what was sent of `key` of `input`; they lie in the partition of the key.
+    pub fn receipts(topic: &str, input: &str, key: &str) -> Self {
+        Wanted {
+            topic: topic.into(),
+            key: Some(receipt_key(input, key)),
+            partition_key: key.into(),
         }
     }
     pub fn whole(topic: &str) -> Self {
         Wanted {
             topic: topic.into(),
             key: None,
+            partition_key: Text::default(),
         }
     }
 }
@@ -78,10 +91,10 @@ pub(super) fn search(
             }
         }
         let partitions = existing.get(&*w.topic).copied().unwrap_or_default();
-        if let Some(key) = w.key.as_deref().filter(|_| partitions > 0) {
+        if w.key.is_some() && partitions > 0 {
             let partition = TopicPartition {
                 topic: w.topic.clone(),
-                partition: partition_of(key, partitions),
+                partition: partition_of(&w.partition_key, partitions),
             };
             let (first, _) = log.admin().watermarks(&partition)?;
             if first > 0 {
@@ -107,8 +120,8 @@ pub(super) fn each(
     for w in wanted {
         let partitions = existing.get(&*w.topic).copied().unwrap_or_default();
         let numbers = match &w.key {
-            Some(key) if partitions > 0 => {
-                let number = partition_of(key, partitions);
+            Some(_) if partitions > 0 => {
+                let number = partition_of(&w.partition_key, partitions);
                 number..number + 1
             }
             _ => 0..partitions,

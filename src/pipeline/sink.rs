@@ -80,9 +80,9 @@ pub struct Ack {
 
 /// Writes records into a system.
 ///
-/// The runtime keeps the order of each key (a key has at most one delivery under way), lets a newer
-/// record of a whole-state topic replace an older one that waits, and stores a receipt with the
-/// input offset once [`Sink::write`] has answered. A crash between call and receipt makes the same
+/// The runtime keeps the order of each key of a topic (a key has at most one delivery under way, of
+/// whichever topic), lets a newer record of a whole-state topic replace an older one that waits, and
+/// stores a receipt for the key of the topic with the input offset once [`Sink::write`] has answered. A crash between call and receipt makes the same
 /// delivery come again: the effect must be the same as that of one.
 #[async_trait::async_trait]
 pub trait Sink: Send + Sync {

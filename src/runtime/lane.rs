@@ -6,14 +6,18 @@ use super::partition::Partition;
 use super::queue::Waiting;
 use crate::codec::Codec;
 use crate::contract::event::{EventRef, Outcome, SinkReceipt, Text};
+use crate::contract::receipt_key;
 use crate::domain::Timestamp;
 use crate::pipeline::{Ack, Fault, Record, Sent, State};
 use hashbrown::HashSet;
 use rustc_hash::FxBuildHasher;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub(super) struct Lane {
-    /// Receipts by key.
+    /// The input topic.
+    topic: Arc<str>,
+    /// Receipts of that topic, by [`receipt_key`].
     pub receipts: Partition,
     /// Read, not settled: offsets with the log's time.
     pub open: BTreeMap<i64, i64>,
@@ -41,8 +45,9 @@ pub(super) struct Settled {
 
 impl Lane {
     /// A lane that begins at `from`.
-    pub fn new(receipts: Partition, from: i64, epoch: u64) -> Self {
+    pub fn new(topic: &Arc<str>, receipts: Partition, from: i64, epoch: u64) -> Self {
         Lane {
+            topic: topic.clone(),
             receipts,
             open: BTreeMap::new(),
             settled: BTreeMap::new(),
@@ -95,7 +100,8 @@ impl Lane {
     /// What was last sent for `key`; its digest only when nothing can have been sent since.
     pub fn last_sent(&mut self, codec: &Codec, key: &Text) -> Option<Sent> {
         let certain = self.certain.remove(key);
-        let receipt = codec.decode_receipt(self.receipts.shard.get(key.as_bytes())?)?;
+        let name = receipt_key(&self.topic, key);
+        let receipt = codec.decode_receipt(self.receipts.shard.get(name.as_bytes())?)?;
         Some(Sent {
             version: receipt.sent_version,
             external_id: receipt.external_id.map(Into::into),

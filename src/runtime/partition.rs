@@ -41,6 +41,8 @@ struct Restore {
     /// Where the state was found to begin with.
     source: &'static str,
     began_at: Timestamp,
+    /// Keys that are taken in begin with this.
+    prefix: Text,
 }
 
 /// What a restore begins with.
@@ -103,6 +105,7 @@ impl Partition {
             end,
             source,
             began_at: now,
+            prefix: Text::default(),
         };
         Ok(Partition {
             shard,
@@ -111,6 +114,14 @@ impl Partition {
             restore: Some(restore),
             ..Partition::default()
         })
+    }
+
+    /// Takes in only keys that begin with `prefix`: the changelog is shared.
+    pub fn only(mut self, prefix: Text) -> Self {
+        if let Some(restore) = &mut self.restore {
+            restore.prefix = prefix;
+        }
+        self
     }
 
     /// Whether the state is whole.
@@ -142,7 +153,9 @@ impl Partition {
         scratch.clear();
         let polled = restore.reader.poll(RESTORE_RECORDS_PER_STEP, wait, scratch);
         for record in scratch.drain(..) {
-            if let Some(key) = &record.key {
+            if let Some(key) = &record.key
+                && key.starts_with(restore.prefix.as_bytes())
+            {
                 self.shard.load(key, record.value.as_deref());
             }
         }

@@ -1,11 +1,16 @@
-//! What waits in a sink: one line for each key, the most urgent first.
+//! What waits in a sink: one line for each key of each topic, the most urgent first.
+//!
+//! Records of one key that come from several topics (an order's fulfilments and its refunds) wait for
+//! each other only while a call for the key is under way: what one topic's record waits for may be what
+//! another's brings.
 
 use crate::contract::event::Text;
 use crate::domain::Timestamp;
 use crate::log::TopicPartition;
 use crate::pipeline::Inbound;
 use rustc_hash::FxBuildHasher;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 /// A record that waits to be written.
 #[derive(Clone)]
@@ -18,15 +23,20 @@ pub(super) struct Waiting {
     pub attempt: u32,
 }
 
+/// A topic and a key in it.
+type Place = (Arc<str>, Text);
+
 /// Keys with their lines.
 pub(super) struct Queue {
-    /// A newer record holds the whole state: it replaces one that waits.
-    whole_state: bool,
-    lines: HashMap<Text, Line, FxBuildHasher>,
-    /// Keys that may go now, by urgency and then age.
-    ready: BTreeMap<(u8, u64), Text>,
-    /// Keys that wait for a time.
-    delayed: BTreeMap<(Timestamp, u64), Text>,
+    /// Topics whose records hold the whole state: a newer one replaces one that waits.
+    whole_state: Vec<Arc<str>>,
+    lines: HashMap<Place, Line, FxBuildHasher>,
+    /// Lines that may go now, by urgency and then age.
+    ready: BTreeMap<(u8, u64), Place>,
+    /// Lines that wait for a time.
+    delayed: BTreeMap<(Timestamp, u64), Place>,
+    /// Keys with a call under way, whatever the topic.
+    called: HashSet<Text, FxBuildHasher>,
     ticket: u64,
 }
 
@@ -40,12 +50,13 @@ struct Line {
 }
 
 impl Queue {
-    pub fn new(whole_state: bool) -> Self {
+    pub fn new(whole_state: Vec<Arc<str>>) -> Self {
         Queue {
             whole_state,
             lines: HashMap::default(),
             ready: BTreeMap::new(),
             delayed: BTreeMap::new(),
+            called: HashSet::default(),
             ticket: 0,
         }
     }
@@ -58,8 +69,9 @@ impl Queue {
 
     /// Puts a record at the end of its key's line. Returns the one that it replaces, if any.
     pub fn push(&mut self, key: Text, waiting: Waiting, urgency: u8) -> Option<Waiting> {
-        let whole_state = self.whole_state;
-        let line = self.lines.entry(key.clone()).or_default();
+        let whole_state = self.whole_state.contains(&waiting.partition.topic);
+        let place = (waiting.partition.topic.clone(), key);
+        let line = self.lines.entry(place.clone()).or_default();
         let mut replaced = None;
         if whole_state && let Some((older, _)) = line.waiting.pop_back() {
             // A delayed key keeps its wait: the target was unwell for the key, not for the record.
@@ -74,33 +86,38 @@ impl Queue {
         } else {
             line.waiting.push_back((waiting, urgency));
         }
-        self.place(&key);
+        self.place(&place);
         replaced
     }
 
-    /// Takes the most urgent key's next record; the key is busy until [`Queue::done`] or
-    /// [`Queue::delay`].
+    /// Takes the most urgent key's next record; the key is busy until [`Queue::done`].
     pub fn pop(&mut self) -> Option<(Text, Waiting)> {
-        let (_, key) = self.ready.pop_first()?;
-        let line = self.lines.get_mut(&key)?;
+        let mut ready = self.ready.iter();
+        let (at, _) = ready.find(|(_, (_, key))| !self.called.contains(key))?;
+        let at = *at;
+        let place = self.ready.remove(&at)?;
+        let line = self.lines.get_mut(&place)?;
         line.place = None;
         let (waiting, _) = line.waiting.pop_front()?;
         line.busy = true;
-        Some((key, waiting))
+        self.called.insert(place.1.clone());
+        Some((place.1, waiting))
     }
 
-    /// The call for `key` is over. Returns whether a newer whole state waits.
-    pub fn done(&mut self, key: &Text, epoch: u64) -> bool {
-        let whole_state = self.whole_state;
-        let Some(line) = self.lines.get_mut(key) else {
+    /// The call for `key` of a topic is over. Returns whether a newer whole state waits.
+    pub fn done(&mut self, topic: &Arc<str>, key: &Text, epoch: u64) -> bool {
+        self.called.remove(key);
+        let whole_state = self.whole_state.contains(topic);
+        let place = (topic.clone(), key.clone());
+        let Some(line) = self.lines.get_mut(&place) else {
             return false;
         };
         line.busy = false;
         let newer = whole_state && line.waiting.back().is_some_and(|(w, _)| w.epoch == epoch);
         if line.waiting.is_empty() {
-            self.lines.remove(key);
+            self.lines.remove(&place);
         } else {
-            self.place(key);
+            self.place(&place);
         }
         newer
     }
@@ -109,14 +126,15 @@ impl Queue {
     pub fn delay(&mut self, key: Text, waiting: Waiting, until: Timestamp, urgency: u8) {
         self.ticket += 1;
         let ticket = self.ticket;
-        let line = self.lines.entry(key.clone()).or_default();
-        if let Some(place) = line.place.take() {
-            self.ready.remove(&place);
+        let place = (waiting.partition.topic.clone(), key);
+        let line = self.lines.entry(place.clone()).or_default();
+        if let Some(at) = line.place.take() {
+            self.ready.remove(&at);
         }
         line.waiting.push_front((waiting, urgency));
         line.busy = true;
         line.until = Some((until, ticket));
-        self.delayed.insert((until, ticket), key);
+        self.delayed.insert((until, ticket), place);
     }
 
     /// Lets go the keys whose time has come.
@@ -139,7 +157,7 @@ impl Queue {
     /// Drops what was read under an ownership that has ended. A key with a call under way stays busy
     /// until the call is over: a later call must not overtake it.
     pub fn forget(&mut self, epoch: u64) {
-        let touched: Vec<Text> = self
+        let touched: Vec<Place> = self
             .lines
             .iter_mut()
             .filter_map(|(key, line)| {
@@ -167,7 +185,7 @@ impl Queue {
         }
     }
 
-    fn place(&mut self, key: &Text) {
+    fn place(&mut self, key: &Place) {
         let Some(line) = self.lines.get_mut(key) else {
             return;
         };

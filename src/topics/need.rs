@@ -62,7 +62,9 @@ pub fn needs_of_connector(
     let mut needs = vec![Need::of(catalogue.dead_letter_topic(instance))];
     if let (Some(_), Some(input)) = (&kind.sink, kind.accepts.first()) {
         needs.push(Need::of(topic::OPS_DISPOSITION));
-        needs.extend(kind.accepts.iter().copied().map(Need::of));
+        needs.push(Need::of(*input));
+        let others = kind.accepts.iter().skip(1);
+        needs.extend(others.map(|topic| Need::like(*topic, *input)));
         for own in [
             catalogue.dead_letter_topic(instance),
             catalogue.receipt_topic(instance),

@@ -315,3 +315,109 @@ fn partitions(world: &World) -> i32 {
     let ats = topics.iter().find(|t| t.name == topic::STOCK_ATS);
     ats.expect("the topic").partitions
 }
+
+/// A storefront that takes fulfilments and refunds, and a refund only after the order was sent.
+#[derive(Default)]
+struct Counter {
+    /// What was taken: topic, key and version.
+    taken: Mutex<Vec<(String, Text, i64)>>,
+    /// Versions that were last sent, as the calls were told.
+    told: Mutex<Vec<(String, Option<i64>)>>,
+}
+
+#[async_trait::async_trait]
+impl Sink for Counter {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            idempotency: Idempotency::NaturalKey,
+            compare_and_set: false,
+            batch_records_max: 1,
+            calls_max: 4,
+        }
+    }
+
+    async fn write(&self, batch: &[Delivery]) -> Vec<Result<Ack, Fault>> {
+        let delivery = &batch[0];
+        let version = match &delivery.inbound.event {
+            Event::ShipmentState(e) => e.state_version,
+            Event::RefundEvent(e) => e.refund_version,
+            other => panic!("not for this sink: {}", other.contract()),
+        };
+        let of = delivery.inbound.record.origin.topic.to_string();
+        let sent = delivery.sent.as_ref().map(|s| s.version);
+        self.told.lock().expect("whole").push((of.clone(), sent));
+        let mut taken = self.taken.lock().expect("whole");
+        if of == topic::REFUND_EVENT && !taken.iter().any(|(t, ..)| t == topic::SHIPMENT_STATE) {
+            let words = "the order has not been sent";
+            return vec![Err(Fault::retry(Stage::Write, Code::Unavailable, words))];
+        }
+        taken.push((of, delivery.key.clone(), version));
+        vec![Ok(Ack {
+            outcome: SinkOutcome::Acked,
+            version,
+            external_id: None,
+            digest: Some("sent".into()),
+            status: None,
+        })]
+    }
+}
+
+#[test]
+fn one_key_of_several_topics_has_a_line_and_a_receipt_in_each() {
+    let world = World::new();
+    let counter = Arc::new(Counter::default());
+    let start = |slot: &str| {
+        let mut settings = TaskSettings::new(slot, 0);
+        settings.static_membership = false;
+        let topics = &[topic::SHIPMENT_STATE, topic::REFUND_EVENT];
+        let (sink, port, clock) = (counter.clone(), world.port(), world.clock.clone());
+        let (codec, telemetry) = (world.cold_codec(), world.telemetry.clone());
+        let catalogue = Catalogue::compiled();
+        SinkTask::new(
+            SINK, topics, sink, port, clock, codec, catalogue, telemetry, settings,
+        )
+        .expect("a task")
+    };
+    let refund = |version| RefundEvent {
+        meta: meta("RefundEvent", "refund", &format!("r@{version}"), version),
+        order_id: "o".into(),
+        refund_version: version,
+        ..RefundEvent::default()
+    };
+    let shipments = |version| ShipmentState {
+        meta: meta("ShipmentState", "sent", &format!("s@{version}"), version),
+        order_id: "o".into(),
+        state_version: version,
+        ..ShipmentState::default()
+    };
+    let mut tasks = vec![start("slot-0")];
+    // What the refund waits for comes behind it, under the same key of another topic.
+    world.send(topic::REFUND_EVENT, "o", refund(1));
+    for _ in 0..50 {
+        world.advance(Duration::from_millis(50));
+        let _ = block_on(tasks[0].step(Duration::ZERO));
+    }
+    world.send(topic::SHIPMENT_STATE, "o", shipments(7));
+    world.send(topic::REFUND_EVENT, "o", refund(2));
+    settle(&world, &mut tasks, 0);
+    let [refunds, states] =
+        [topic::REFUND_EVENT, topic::SHIPMENT_STATE].map(|t| (t.to_owned(), Text::from("o")));
+    let entry = |(t, key): &(String, Text), version| (t.clone(), key.clone(), version);
+    assert_eq!(
+        *counter.taken.lock().expect("whole"),
+        [entry(&states, 7), entry(&refunds, 1), entry(&refunds, 2)],
+        "no topic's record waits for one that waits for it, and each topic keeps its order"
+    );
+    // Whoever comes next knows what was sent of each.
+    block_on(tasks.remove(0).close(Duration::from_secs(5)));
+    counter.told.lock().expect("whole").clear();
+    let mut tasks = vec![start("slot-1")];
+    world.send(topic::SHIPMENT_STATE, "o", shipments(8));
+    world.send(topic::REFUND_EVENT, "o", refund(3));
+    settle(&world, &mut tasks, 0);
+    let mut told = counter.told.lock().expect("whole").clone();
+    told.sort();
+    assert_eq!(told, [(refunds.0, Some(2)), (states.0, Some(7))]);
+    let (count, _) = settled(&world, SINK);
+    assert_eq!(count, 5);
+}

@@ -3,6 +3,7 @@
 use super::super::lane::Lane;
 use super::super::outbox::Failed;
 use super::SinkTask;
+use crate::contract::receipt_key;
 use crate::domain::Timestamp;
 use crate::log::{Offsets, Producer, ProducerSpec, TopicPartition};
 use crate::pipeline::{Fault, Origin, Record, State};
@@ -80,7 +81,7 @@ impl SinkTask {
             let point = lane.commit_point();
             for receipt in &lane.receipts_due {
                 let mut value = Vec::new();
-                let key = receipt.entity_key.clone();
+                let key = receipt_key(&partition.topic, &receipt.entity_key);
                 let event = receipt.clone().into();
                 self.codec
                     .encode(&self.receipts_topic, &event, &mut value)?;

@@ -8,6 +8,7 @@ use super::super::partition::{Kept, Partition};
 use super::super::queue::Waiting;
 use super::{DEAD_MAX, POLL_RECORDS, SETTLED_MAX, SinkTask};
 use crate::contract::event::{Outcome, Text};
+use crate::contract::receipt_key;
 use crate::log::{Assignment, TopicPartition};
 use crate::pipeline::{Code, Fault, Inbound, Record, Stage, Verdict};
 use std::collections::BTreeSet;
@@ -58,13 +59,14 @@ impl SinkTask {
             };
             let changelog = TopicPartition::new(self.receipts_topic.as_str(), partition.partition);
             let log = self.log.as_ref();
-            let receipts = Partition::restoring(log, changelog, Kept::Nowhere, self.clock.now())?;
+            let receipts = Partition::restoring(log, changelog, Kept::Nowhere, self.clock.now())?
+                .only(receipt_key(&partition.topic, ""));
             self.consumer.pause(std::slice::from_ref(&partition))?;
             self.consumer.seek(&partition, from)?;
             let epoch = self.queue.next_epoch();
             self.awaiting.remove(&partition);
-            self.lanes
-                .insert(partition, Lane::new(receipts, from, epoch));
+            let lane = Lane::new(&partition.topic, receipts, from, epoch);
+            self.lanes.insert(partition, lane);
         }
         Ok(())
     }

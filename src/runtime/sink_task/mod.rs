@@ -1,6 +1,7 @@
 //! A sink task: many keys at once, each key in order, offsets committed up to the gap-free point.
 //!
-//! A record is read, waits behind its key, is written to the target, and is settled. Receipts of
+//! A record is read, waits behind its key, is written to the target, and is settled. A key of several
+//! topics has a line in each, and one call at a time. Receipts of
 //! what was sent are written in the next transaction; the outcome of a record is written in the
 //! transaction that commits its offset, which is when everything before it is settled too.
 
@@ -117,7 +118,8 @@ impl SinkTask {
             isolation: Isolation::ReadCommitted,
         })?;
         telemetry.declare_task(&settings.label(name));
-        let whole_state = topics.iter().all(|t| catalogue.is_compacted(t));
+        let whole_state = topics.iter().filter(|t| catalogue.is_compacted(t));
+        let whole_state = whole_state.map(|t| Arc::from(*t)).collect();
         Ok(SinkTask {
             outbox: Outbox::new(codec.clone(), catalogue, name),
             receipts_topic: catalogue.receipt_topic(name),
@@ -353,7 +355,7 @@ impl SinkTask {
         for ((partition, epoch, delivery), result) in
             finished.deliveries.into_iter().zip(finished.results)
         {
-            let newer = self.queue.done(&delivery.key, epoch);
+            let newer = self.queue.done(&partition.topic, &delivery.key, epoch);
             let Some(lane) = self.lanes.get_mut(&partition).filter(|l| l.epoch == epoch) else {
                 continue;
             };
