@@ -69,8 +69,9 @@ struct Ports {
     settings: TaskSettings,
 }
 
-/// Runs until it is told to stop, then finishes or aborts what is in hand. Exit code 0 on an
-/// orderly end.
+/// Runs until it is told to stop, then finishes or aborts what is in hand. Exit code 0 where it was
+/// told to stop, also where a broker that does not answer kept a task from ending; 1 where it ends by
+/// itself or by a defect.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     shared::log_output("info,librdkafka=warn");
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -166,9 +167,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         None => tracing::info!("stopping: what is in hand is finished or aborted"),
     }
     stop.now();
-    let orderly = service.join(STOP_TIME_MAX);
-    tracing::info!(orderly, "stopped");
-    Ok(if orderly && lost.is_none() {
+    let end = service.join(STOP_TIME_MAX);
+    if !end.left_behind.is_empty() {
+        tracing::warn!(tasks = ?end.left_behind, "left behind in a call that does not come back; what they had in hand is not committed");
+    }
+    tracing::info!("stopped");
+    Ok(if end.panicked.is_empty() && lost.is_none() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

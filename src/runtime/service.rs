@@ -147,6 +147,16 @@ impl Stop {
     }
 }
 
+/// How the tasks of a process have ended.
+#[derive(Debug, Default)]
+pub struct End {
+    /// Tasks that are still in a call which does not come back. Nothing is lost with them: what they
+    /// had in hand was not committed, and whoever comes next does it.
+    pub left_behind: Vec<String>,
+    /// Tasks that ended by a defect.
+    pub panicked: Vec<String>,
+}
+
 /// The running tasks of a process.
 pub struct Service {
     telemetry: Arc<Telemetry>,
@@ -186,25 +196,7 @@ impl Service {
         job: Job<'_>,
         make: impl Fn() -> Result<ProcessorTask, Fault> + Send + 'static,
     ) -> std::io::Result<()> {
-        self.spawn(&job, move |watch| {
-            let Some(mut task) = watch.until_made(&make) else {
-                return;
-            };
-            while watch.goes_on() {
-                let result = task.step(POLL_WAIT);
-                if watch.note(&result) {
-                    continue;
-                }
-                if watch.pause(result.err(), || task.membership()) {
-                    drop(task);
-                    let Some(made) = watch.until_made(&make) else {
-                        return;
-                    };
-                    task = made;
-                }
-            }
-            task.close();
-        })
+        self.spawn(&job, move |watch| block_on(watch.drive(make)))
     }
 
     /// Runs a sink task.
@@ -216,24 +208,7 @@ impl Service {
         job: Job<'_>,
         make: impl Fn() -> Result<SinkTask, Fault> + Send + 'static,
     ) -> std::io::Result<()> {
-        self.spawn(&job, move |watch| {
-            block_on(async move {
-                let Some(mut task) = watch.until_made(&make) else {
-                    return;
-                };
-                while watch.goes_on() {
-                    let result = task.step(SINK_WAIT).await;
-                    if !watch.note(&result) && watch.pause(result.err(), || task.membership()) {
-                        drop(task);
-                        let Some(made) = watch.until_made(&make) else {
-                            return;
-                        };
-                        task = made;
-                    }
-                }
-                task.close(CLOSE_TIME_MAX).await;
-            });
-        })
+        self.spawn(&job, move |watch| block_on(watch.drive(make)))
     }
 
     /// Runs a source task.
@@ -245,46 +220,25 @@ impl Service {
         job: Job<'_>,
         make: impl Fn() -> Result<SourceTask, Fault> + Send + 'static,
     ) -> std::io::Result<()> {
-        self.spawn(&job, move |watch| {
-            block_on(async move {
-                let Some(mut task) = watch.until_made(&make) else {
-                    return;
-                };
-                while watch.goes_on() {
-                    // Given up at the end: the cursor has not moved.
-                    let result = tokio::select! {
-                        biased;
-                        result = task.step() => result,
-                        () = watch.stopped() => break,
-                    };
-                    let idle = matches!(result, Ok(Progress::Idle { .. } | Progress::Unassigned));
-                    if watch.note(&result) {
-                        if idle {
-                            watch.wait(SOURCE_WAIT);
-                        }
-                    } else if watch.pause(result.err(), || task.membership()) {
-                        drop(task);
-                        let Some(made) = watch.until_made(&make) else {
-                            return;
-                        };
-                        task = made;
-                    }
-                }
-            });
-        })
+        self.spawn(&job, move |watch| block_on(watch.drive(make)))
     }
 
-    /// Waits until every task has ended, at most `limit`. Returns whether all have.
-    pub fn join(self, limit: Duration) -> bool {
+    /// Waits until every task has ended, at most `limit`.
+    pub fn join(self, limit: Duration) -> End {
         let deadline = Instant::now() + limit;
-        let mut all = true;
+        let mut end = End::default();
         for thread in self.threads {
             while !thread.is_finished() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            all &= thread.is_finished() && thread.join().is_ok();
+            let name = thread.thread().name().unwrap_or_default().to_owned();
+            if !thread.is_finished() {
+                end.left_behind.push(name);
+            } else if thread.join().is_err() {
+                end.panicked.push(name);
+            }
         }
-        all
+        end
     }
 
     fn spawn(
@@ -310,6 +264,59 @@ impl Service {
         self.threads.push(thread);
         Ok(())
     }
+}
+
+/// A task as its thread drives it.
+trait Driven {
+    /// Wait after a step that found nothing to do, for a task that does not wait within.
+    const IDLE_WAIT: Duration;
+    /// One step; `None` when it was given up because the end was asked for.
+    async fn turn(&mut self, watch: &Watch) -> Option<Result<Progress, Fault>>;
+    fn membership(&self) -> Membership;
+    /// Finishes or aborts what is in hand.
+    async fn end(self);
+}
+
+impl Driven for ProcessorTask {
+    const IDLE_WAIT: Duration = Duration::ZERO;
+    async fn turn(&mut self, _: &Watch) -> Option<Result<Progress, Fault>> {
+        Some(self.step(POLL_WAIT))
+    }
+    fn membership(&self) -> Membership {
+        ProcessorTask::membership(self)
+    }
+    async fn end(self) {
+        self.close();
+    }
+}
+
+impl Driven for SinkTask {
+    const IDLE_WAIT: Duration = Duration::ZERO;
+    async fn turn(&mut self, _: &Watch) -> Option<Result<Progress, Fault>> {
+        Some(self.step(SINK_WAIT).await)
+    }
+    fn membership(&self) -> Membership {
+        SinkTask::membership(self)
+    }
+    async fn end(self) {
+        self.close(CLOSE_TIME_MAX).await;
+    }
+}
+
+impl Driven for SourceTask {
+    const IDLE_WAIT: Duration = SOURCE_WAIT;
+    async fn turn(&mut self, watch: &Watch) -> Option<Result<Progress, Fault>> {
+        // Given up at the end: the cursor has not moved.
+        tokio::select! {
+            biased;
+            result = self.step() => Some(result),
+            () = watch.stopped() => None,
+        }
+    }
+    fn membership(&self) -> Membership {
+        SourceTask::membership(self)
+    }
+    async fn end(self) {}
 }
 
 /// One task's health and its patience.
@@ -343,6 +350,28 @@ impl Drop for Watch {
 impl Watch {
     fn goes_on(&self) -> bool {
         !self.stop.asked() && self.replaced.borrow().is_none()
+    }
+
+    /// Makes a task and drives it until the end is asked for.
+    async fn drive<T: Driven>(&self, make: impl Fn() -> Result<T, Fault>) {
+        while let Some(mut task) = self.until_made(&make) {
+            let mut is_useless = false;
+            while self.goes_on() && !is_useless {
+                let Some(result) = task.turn(self).await else {
+                    break;
+                };
+                match self.note(&result) {
+                    true if matches!(result, Ok(Progress::Idle { .. } | Progress::Unassigned)) => {
+                        self.wait(T::IDLE_WAIT);
+                    }
+                    true => {}
+                    false => is_useless = self.pause(result.err(), || task.membership()),
+                }
+            }
+            if !is_useless {
+                return task.end().await;
+            }
+        }
     }
 
     fn until_made<T>(&self, make: &impl Fn() -> Result<T, Fault>) -> Option<T> {
@@ -492,7 +521,7 @@ fn block_on(work: impl Future<Output = ()>) {
         .build()
     {
         Ok(runtime) => runtime.block_on(work),
-        Err(error) => tracing::error!(%error, "no runtime for a connector's task"),
+        Err(error) => tracing::error!(%error, "no runtime for a task"),
     }
 }
 
