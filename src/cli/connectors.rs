@@ -5,7 +5,8 @@ use crate::config::schema::View;
 use crate::connectors;
 use crate::pipeline::ConnectorDescriptor;
 use anyhow::{Context, bail};
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Arguments of `crossdock connectors`.
@@ -36,6 +37,7 @@ enum Command {
 
 /// Runs the command. `check` exits with 1 when a check fails.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let out = &mut std::io::stdout().lock();
     match &args.command {
         Command::List => {
             let width = |of: fn(&ConnectorDescriptor) -> &str| {
@@ -48,11 +50,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let (kind, purpose) = (width(|d| d.kind), width(|d| d.purpose));
             for d in connectors::ALL {
                 let evidence = d.evidence.as_str();
-                println!("{:<kind$}  {:<purpose$}  {evidence}", d.kind, d.purpose);
+                writeln!(
+                    out,
+                    "{:<kind$}  {:<purpose$}  {evidence}",
+                    d.kind, d.purpose
+                )?;
             }
         }
-        Command::Describe { kind } => describe(find(kind)?),
-        Command::Check { name, config } => return check(name, config),
+        Command::Describe { kind } => describe(find(kind)?, out)?,
+        Command::Check { name, config } => return check(name, config, out),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -67,36 +73,40 @@ fn find(kind: &str) -> anyhow::Result<&'static ConnectorDescriptor> {
     })
 }
 
-fn describe(d: &ConnectorDescriptor) {
-    println!("{}: {}\n{}", d.kind, d.purpose, d.evidence.as_str());
-    let list = |title: &str, topics: &[&str]| {
+fn describe(d: &ConnectorDescriptor, out: &mut dyn Write) -> std::io::Result<()> {
+    writeln!(out, "{}: {}\n{}", d.kind, d.purpose, d.evidence.as_str())?;
+    for (title, topics) in [("writes", d.emits), ("reads", d.accepts)] {
         if !topics.is_empty() {
-            println!("{title} {}", topics.join(", "));
+            writeln!(out, "{title} {}", topics.join(", "))?;
         }
-    };
-    list("writes", d.emits);
-    list("reads", d.accepts);
+    }
     if let Some(c) = d.sink {
         let compares = if c.compare_and_set {
             ", compares before it sets"
         } else {
             ""
         };
-        println!(
+        writeln!(
+            out,
             "one effect for repeated calls by {}; up to {} records a call, {} calls at a time{compares}",
             c.idempotency.as_str(),
             c.batch_records_max,
             c.calls_max
-        );
+        )?;
     }
-    println!("\nsettings:");
+    writeln!(out, "\nsettings:")?;
     let schema = (d.settings)().to_value();
-    describe_settings(View::root(&schema), 1, &mut Vec::new());
+    describe_settings(View::root(&schema), 1, &mut Vec::new(), out)
 }
 
 /// Prints each setting with what it is, whether it must be given, and its documentation; settings
 /// within settings are indented, each type of them once.
-fn describe_settings<'s>(settings: View<'s>, depth: usize, told: &mut Vec<View<'s>>) {
+fn describe_settings<'s>(
+    settings: View<'s>,
+    depth: usize,
+    told: &mut Vec<View<'s>>,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
     let (indent, inner) = ("  ".repeat(depth), "  ".repeat(depth + 2));
     for (name, setting) in settings.settings() {
         let need = match (settings.requires(name), setting.default()) {
@@ -104,22 +114,23 @@ fn describe_settings<'s>(settings: View<'s>, depth: usize, told: &mut Vec<View<'
             (false, Some(default)) => format!("default {default}"),
             (false, None) => "optional".to_owned(),
         };
-        println!("{indent}{name} ({}, {need})", setting.words_for_kind());
+        writeln!(out, "{indent}{name} ({}, {need})", setting.words_for_kind())?;
         let text = setting.documentation();
         if !text.is_empty() {
-            println!("{inner}{text}");
+            writeln!(out, "{inner}{text}")?;
         }
         let element = setting.element().or(setting.value()).unwrap_or(setting);
         if told.iter().any(|known| known.is_same(&element)) {
-            println!("{inner}As above.");
+            writeln!(out, "{inner}As above.")?;
         } else if element.settings().next().is_some() {
             told.push(element);
-            describe_settings(element, depth + 2, told);
+            describe_settings(element, depth + 2, told, out)?;
         }
     }
+    Ok(())
 }
 
-fn check(name: &str, config: &std::path::Path) -> anyhow::Result<ExitCode> {
+fn check(name: &str, config: &Path, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let configuration = shared::configuration(Some(config))?;
     let Some(entry) = configuration.connectors.iter().find(|c| c.name == name) else {
         let names: Vec<&str> = configuration
@@ -140,10 +151,10 @@ fn check(name: &str, config: &std::path::Path) -> anyhow::Result<ExitCode> {
     let mut failed = false;
     for check in runtime.block_on(connector.check()) {
         match check.result {
-            Ok(found) => println!("ok    {}: {found}", check.what),
+            Ok(found) => writeln!(out, "ok    {}: {found}", check.what)?,
             Err(why) => {
                 failed = true;
-                println!("FAIL  {}: {why}", check.what);
+                writeln!(out, "FAIL  {}: {why}", check.what)?;
             }
         }
     }

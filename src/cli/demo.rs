@@ -6,7 +6,7 @@ use crate::log::kafka::{KafkaLog, KafkaSettings};
 use anstyle::{AnsiColor, Style};
 use anyhow::Context;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub struct Args {
 /// Runs the command. Exit code 1 when the books do not balance or an invariant does not hold, or on
 /// an error; 130 when it is told to stop.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    shared::log_output("error");
+    shared::log_output(shared::ONE_SHOT);
     let place = args.kafka.as_deref().map(|address| Place {
         address,
         prefix: args.prefix.clone().unwrap_or_else(new_prefix),
@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         },
     };
     if !args.json {
-        println!("{}", introduction(place.as_ref()));
+        writeln!(std::io::stdout(), "{}", introduction(place.as_ref()))?;
     }
     let mut screen = Screen::new(!args.json);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -80,9 +80,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let report = report.map_err(told)?;
     if args.json {
-        println!("{}", report.json());
+        writeln!(std::io::stdout(), "{}", report.json())?;
     } else {
-        anstream::println!("{}{}", painted(&report), next(args, place.as_ref()));
+        let words = format!("{}{}", painted(&report), next(args, place.as_ref()));
+        writeln!(anstream::stdout(), "{words}")?;
     }
     Ok(ExitCode::from(code(&report)))
 }

@@ -4,6 +4,7 @@ use super::connect::{self, Bootstrap, RegistryUrl};
 use super::shared;
 use crate::contract::Catalogue;
 use crate::explain::{self, StockQuestion};
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -47,7 +48,7 @@ struct Stock {
 
 /// Runs the command. Exit code 1 when the log holds nothing of what is asked for.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    shared::log_output("error");
+    shared::log_output(shared::ONE_SHOT);
     let Question::Stock(args) = args.question;
     let started = Instant::now();
     let configuration = args.bootstrap.configuration()?;
@@ -62,15 +63,17 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let catalogue = Catalogue::compiled();
     let answer = explain::stock(&log, &codec, catalogue, &args.application, &question)?;
+    let out = &mut std::io::stdout().lock();
     if args.json {
-        println!("{}", serde_json::to_string(&answer)?);
+        writeln!(out, "{}", serde_json::to_string(&answer)?)?;
     } else {
-        println!("{answer}");
-        println!(
+        writeln!(out, "{answer}")?;
+        writeln!(
+            out,
             "{} records read in {:.1} s",
             answer.records_read,
             started.elapsed().as_secs_f64()
-        );
+        )?;
     }
     Ok(match answer.story.is_empty() {
         true => ExitCode::FAILURE,

@@ -44,7 +44,7 @@ enum Command {
 /// Runs the command that the arguments of this process name.
 ///
 /// Exits with 1 on an error, a mistake in the arguments included; 2 is left to commands that give
-/// it a meaning.
+/// it a meaning. Ends quietly where nobody reads its output any more.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -65,9 +65,25 @@ pub fn main() -> ExitCode {
         Command::Registry(args) => registry::run(args),
     };
     result.unwrap_or_else(|error| {
+        if is_reader_gone(&error) {
+            return ExitCode::from(READER_GONE);
+        }
         eprintln!("error: {error:#}");
         ExitCode::from(1)
     })
+}
+
+/// Exit code where whoever read the output has left before its end, as `head` does: that of a process
+/// which the signal for it has ended. Not 0, for a verdict may have gone untold.
+const READER_GONE: u8 = 141;
+
+fn is_reader_gone(error: &anyhow::Error) -> bool {
+    let causes = error
+        .chain()
+        .filter_map(|e| e.downcast_ref::<std::io::Error>());
+    causes
+        .into_iter()
+        .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::connect::{self, Bootstrap};
 use crate::registry::{self, EmbeddedRegistry, Registry};
 use anyhow::Context;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -53,7 +54,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             .await
             .with_context(|| format!("cannot listen on {}", options.listen))?;
         let address = listener.local_addr()?;
-        println!("http://{address}");
+        writeln!(std::io::stdout(), "http://{address}")?;
         tracing::info!(%address, log = registry.address(), "serving the schema registry");
         registry::serve(listener, registry, interrupted()).await?;
         anyhow::Ok(())

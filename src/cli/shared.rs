@@ -12,6 +12,10 @@ use std::path::Path;
 use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
 
+/// What commands log that answer once and end. The Kafka client's own complaints are left out: what
+/// matters of them is in the command's error, once and with its remedy.
+pub const ONE_SHOT: &str = "error,librdkafka=off,rdkafka=off";
+
 /// Sends log output to standard error: for people on a terminal, as JSON otherwise. `RUST_LOG`
 /// overrides `level`.
 pub fn log_output(level: &str) {

@@ -8,6 +8,7 @@ use crate::log::{Log, TopicPartition};
 use crate::runtime::group_id;
 use crate::{connectors, processors, verify};
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Arguments of `crossdock verify`.
@@ -58,7 +59,7 @@ fn inputs_of(
 
 /// Runs the command. Exit code 1 when the ledger does not balance.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    shared::log_output("error");
+    shared::log_output(shared::ONE_SHOT);
     let configuration = args.bootstrap.configuration()?;
     let log = connect::configured_log(&args.bootstrap, &configuration)?;
     let codec = shared::codec(connect::configured_registry(
@@ -89,8 +90,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         readers.extend(inputs.into_iter().map(|input| (sink.to_owned(), input)));
     }
     let ledger = verify::ledger(&log, &codec, catalogue, &args.application, &readers)?;
+    let out = &mut std::io::stdout().lock();
     if args.json {
-        println!("{}", serde_json::to_string(&ledger)?);
+        writeln!(out, "{}", serde_json::to_string(&ledger)?)?;
     } else {
         let mut rows: Vec<(&str, &verify::Ledger)> = ledger
             .readers
@@ -98,7 +100,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .map(|(name, l)| (name.as_str(), l))
             .collect();
         rows.push(("all", &ledger));
-        println!(
+        writeln!(
+            out,
             "{:<16} {:>10} {:>10} {:>10} {:>10} {:>11} {:>9} {:>7} {:>13} {:>9}",
             "reader",
             "produced",
@@ -110,9 +113,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             "parked",
             "dead-lettered",
             "in flight"
-        );
+        )?;
         for (name, l) in rows {
-            println!(
+            writeln!(
+                out,
                 "{name:<16} {:>10} {:>10} {:>10} {:>10} {:>11} {:>9} {:>7} {:>13} {:>9}",
                 l.produced,
                 l.applied,
@@ -123,17 +127,20 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 l.parked,
                 l.dead_lettered,
                 l.in_flight
-            );
+            )?;
         }
-        ledger.faults.iter().for_each(|fault| println!("  {fault}"));
-        println!(
+        for fault in &ledger.faults {
+            writeln!(out, "  {fault}")?;
+        }
+        writeln!(
+            out,
             "{}",
             if ledger.balances() {
                 "balanced"
             } else {
                 "DOES NOT BALANCE"
             }
-        );
+        )?;
     }
     Ok(if ledger.balances() {
         ExitCode::SUCCESS

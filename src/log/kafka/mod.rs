@@ -165,14 +165,19 @@ fn log_error(address: &str, topic: Option<&str>, error: &KafkaError) -> LogError
     }
 }
 
+/// Under which name librdkafka's own words go to the log.
+const TARGET: &str = "librdkafka";
+
 /// librdkafka's own words go to the log, except what this code expects and handles.
 fn forward(level: RDKafkaLogLevel, facility: &str, message: &str) {
     use RDKafkaLogLevel as L;
     match level {
-        L::Emerg | L::Alert | L::Critical | L::Error => tracing::error!(facility, "{message}"),
-        L::Warning => tracing::warn!(facility, "{message}"),
-        L::Notice | L::Info => tracing::info!(facility, "{message}"),
-        L::Debug => tracing::debug!(facility, "{message}"),
+        L::Emerg | L::Alert | L::Critical | L::Error => {
+            tracing::error!(target: TARGET, facility, "{message}")
+        }
+        L::Warning => tracing::warn!(target: TARGET, facility, "{message}"),
+        L::Notice | L::Info => tracing::info!(target: TARGET, facility, "{message}"),
+        L::Debug => tracing::debug!(target: TARGET, facility, "{message}"),
     }
 }
 
@@ -180,6 +185,6 @@ fn forward_error(error: &KafkaError, reason: &str) {
     if !matches!(error, KafkaError::PartitionEOF(_))
         && error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF)
     {
-        tracing::warn!(%error, reason, "the Kafka client reports");
+        tracing::warn!(target: TARGET, %error, reason, "the Kafka client reports");
     }
 }
