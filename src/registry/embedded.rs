@@ -7,7 +7,7 @@
 //! the id, and the commit is refused; the write then starts again.
 
 use super::normal;
-use super::store::{Change, Registration, Store};
+use super::store::{Change, Store};
 use super::{Level, Registered, Registry, RegistryError, Version};
 use crate::log::{
     Isolation, Log, LogError, Offset, Outgoing, Producer, ProducerSpec, TopicPartition, TopicSpec,
@@ -176,11 +176,11 @@ impl EmbeddedRegistry {
     /// comes in between.
     fn write<T>(
         &self,
-        decide: impl Fn(&Store) -> Result<(T, Option<Change>), RegistryError>,
+        decide: impl Fn(&Store) -> Result<(T, Vec<Change>), RegistryError>,
     ) -> Result<T, RegistryError> {
         // Most calls change nothing, and need not take the transactional id from anybody.
-        let decided = decide(&*self.refreshed()?)?;
-        if let (answer, None) = decided {
+        let (answer, changes) = decide(&*self.refreshed()?)?;
+        if changes.is_empty() {
             return Ok(answer);
         }
         let mut writer = lock(&self.writer);
@@ -216,7 +216,7 @@ impl EmbeddedRegistry {
     fn write_once<T>(
         &self,
         writer: &mut Option<Box<dyn Producer>>,
-        decide: &impl Fn(&Store) -> Result<(T, Option<Change>), RegistryError>,
+        decide: &impl Fn(&Store) -> Result<(T, Vec<Change>), RegistryError>,
     ) -> Result<T, Failed> {
         let producer = match writer {
             Some(producer) => producer,
@@ -226,20 +226,22 @@ impl EmbeddedRegistry {
                 linger: Duration::ZERO,
             })?),
         };
-        let (answer, change) =
+        let (answer, changes) =
             decide(&*self.refreshed().map_err(Failed::Decided)?).map_err(Failed::Decided)?;
-        let Some(change) = change else {
+        if changes.is_empty() {
             return Ok(answer);
-        };
+        }
         producer.begin()?;
-        producer.send(Outgoing {
-            topic: TOPIC,
-            partition: Some(0),
-            key: Some(change.key.as_bytes()),
-            value: Some(change.value.as_bytes()),
-            headers: &Headers::default(),
-            timestamp_ms: now_ms(),
-        })?;
+        for change in &changes {
+            producer.send(Outgoing {
+                topic: TOPIC,
+                partition: Some(0),
+                key: Some(change.key.as_bytes()),
+                value: Some(change.value.as_bytes()),
+                headers: &Headers::default(),
+                timestamp_ms: now_ms(),
+            })?;
+        }
         producer.commit()?;
         Ok(answer)
     }
@@ -297,9 +299,10 @@ impl EmbeddedRegistry {
     /// When the log does not answer.
     pub fn set_global_level(&self, level: Level) -> Result<(), RegistryError> {
         self.write(|store| {
-            let unchanged = store.global_level() == level;
-            let change = (!unchanged).then(|| Store::level_change(None, level));
-            Ok(((), change.transpose()?))
+            if store.global_level() == level {
+                return Ok(((), Vec::new()));
+            }
+            Ok(((), vec![Store::level_change(None, level)?]))
         })
     }
 }
@@ -339,22 +342,28 @@ impl Registry for EmbeddedRegistry {
         Ok(self.refreshed()?.objections(subject, &normal))
     }
     fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
-        let normal = normal::parse(schema)?;
-        self.write(
-            |store| match store.registration(subject, schema, &normal)? {
-                Registration::Unchanged(id) => Ok((id, None)),
-                Registration::New(id, change) => Ok((id, Some(change))),
-            },
-        )
+        let ids = self.register_all(&[(subject, schema)])?;
+        ids.into_iter()
+            .next()
+            .ok_or_else(|| RegistryError::NoSuchSubject(subject.to_owned()))
+    }
+    /// In one transaction, for each costs a take of the topic's end and some round trips.
+    fn register_all(&self, schemas: &[(&str, &str)]) -> Result<Vec<u32>, RegistryError> {
+        let mut wanted = Vec::with_capacity(schemas.len());
+        for (subject, schema) in schemas {
+            wanted.push((*subject, *schema, normal::parse(schema)?));
+        }
+        self.write(|store| store.registrations(&wanted))
     }
     fn level(&self, subject: &str) -> Result<Level, RegistryError> {
         Ok(self.refreshed()?.level(subject))
     }
     fn set_level(&self, subject: &str, level: Level) -> Result<(), RegistryError> {
         self.write(|store| {
-            let unchanged = store.own_level(subject) == Some(level);
-            let change = (!unchanged).then(|| Store::level_change(Some(subject), level));
-            Ok(((), change.transpose()?))
+            if store.own_level(subject) == Some(level) {
+                return Ok(((), Vec::new()));
+            }
+            Ok(((), vec![Store::level_change(Some(subject), level)?]))
         })
     }
 }

@@ -118,6 +118,16 @@ pub trait Registry: Send + Sync {
     /// cannot answer; in the last case it may have been registered, and registering it again is
     /// harmless.
     fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError>;
+    /// As [`Registry::register`] for each of these subjects and schemas, in order. A registry that
+    /// can does so at once: then all of them are registered, or none.
+    ///
+    /// # Errors
+    /// As [`Registry::register`], at the first that fails.
+    fn register_all(&self, schemas: &[(&str, &str)]) -> Result<Vec<u32>, RegistryError> {
+        let each = schemas.iter();
+        each.map(|(subject, schema)| self.register(subject, schema))
+            .collect()
+    }
     /// Level of compatibility of a subject, or the global one where it has none of its own.
     ///
     /// # Errors

@@ -112,12 +112,16 @@ impl Plan {
     /// # Errors
     /// At the first subject that fails; registering again goes on from there.
     pub fn apply(&self, registry: &dyn Registry) -> Result<(), RegistryError> {
-        for step in &self.steps {
-            let Step::Register { wanted, is_first } = step else {
-                continue;
-            };
-            registry.register(&wanted.subject, wanted.schema)?;
-            if *is_first && registry.level(&wanted.subject)? != Level::FullTransitive {
+        let pending = || {
+            self.steps.iter().filter_map(|step| match step {
+                Step::Register { wanted, is_first } => Some((wanted, *is_first)),
+                _ => None,
+            })
+        };
+        let schemas: Vec<(&str, &str)> = pending().map(|(w, _)| (&*w.subject, w.schema)).collect();
+        registry.register_all(&schemas)?;
+        for (wanted, is_first) in pending() {
+            if is_first && registry.level(&wanted.subject)? != Level::FullTransitive {
                 registry.set_level(&wanted.subject, Level::FullTransitive)?;
             }
         }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// Longest subject: that of the longest topic name a broker takes.
 const SUBJECT_CHARACTERS_MAX: usize = 249;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Store {
     schemas: BTreeMap<u32, Arc<Known>>,
     ids: HashMap<String, u32>,
@@ -38,7 +38,7 @@ pub(super) struct Change {
 }
 
 /// What registering a schema comes to.
-pub(super) enum Registration {
+enum Registration {
     /// It stands in the subject already, under this id.
     Unchanged(u32),
     /// It gets this id, once the change is written.
@@ -283,8 +283,31 @@ impl Store {
         found
     }
 
+    /// What it takes to make each of these texts the next version of its subject, in order, and their
+    /// ids. Each is judged with those before it in place.
+    pub fn registrations(
+        &self,
+        wanted: &[(&str, &str, Normal)],
+    ) -> Result<(Vec<u32>, Vec<Change>), RegistryError> {
+        let mut after = self.clone();
+        let (mut ids, mut changes) = (Vec::new(), Vec::new());
+        for (subject, text, normal) in wanted {
+            match after.registration(subject, text, normal)? {
+                Registration::Unchanged(id) => ids.push(id),
+                Registration::New(id, change) => {
+                    after
+                        .apply(change.key.as_bytes(), Some(change.value.as_bytes()))
+                        .map_err(RegistryError::InvalidSchema)?;
+                    ids.push(id);
+                    changes.push(change);
+                }
+            }
+        }
+        Ok((ids, changes))
+    }
+
     /// What it takes to make `text` the next version of `subject`.
-    pub fn registration(
+    fn registration(
         &self,
         subject: &str,
         text: &str,

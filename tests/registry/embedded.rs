@@ -228,3 +228,27 @@ fn the_codec_works_on_it() {
     let source: &dyn SchemaSource = &*registry;
     assert_eq!(source.schema(id).ok().as_deref(), Some(schema));
 }
+
+#[test]
+fn many_are_registered_at_once_or_none_of_them() {
+    let log = log();
+    let registry = open(&log);
+    let (one, two) = (record("One", &["a:int"]), record("Two", &["a:int"]));
+    let all = [("s", &*one), ("t", &*two), ("u", &*one)];
+    let ids = registry.register_all(&all).expect("registered");
+    assert_eq!(
+        (ids[0], ids.len()),
+        (ids[2], 3),
+        "one id for one schema: {ids:?}"
+    );
+    assert_ne!(ids[0], ids[1]);
+    // The second would break what the first of the same call has just laid down.
+    let broken = record("One", &["a:string"]);
+    let refused = registry.register_all(&[("v", &one), ("v", &broken)]);
+    assert!(
+        matches!(refused, Err(RegistryError::Incompatible { .. })),
+        "{refused:?}"
+    );
+    let again = open(&log);
+    assert_eq!(again.subjects().expect("subjects"), ["s", "t", "u"]);
+}
