@@ -237,10 +237,13 @@ impl Inquiry<'_> {
             return Ok(verdicts);
         }
         let partitions: Vec<TopicPartition> = partitions.into_iter().collect();
-        let passed = self
-            .log
-            .admin()
-            .group_offsets(&group_id(self.application, reader), &partitions)?;
+        let group = group_id(self.application, reader);
+        let passed = self.log.admin().group_offsets(&group, &partitions)?;
+        if passed.is_empty() {
+            self.answer.gaps.push(format!(
+                "how these records ended for {reader}: its group {group} has read nothing yet; where the deployment has another name, give it with --application"
+            ));
+        }
         for record in records {
             let partition = TopicPartition {
                 topic: record.origin.topic.clone(),

@@ -10,6 +10,10 @@ use crossdock::log::Log;
 use std::sync::Arc;
 
 fn ask(world: &World, sku: &str, records_max: usize) -> Answer {
+    ask_of(world, "crossdock", sku, records_max)
+}
+
+fn ask_of(world: &World, application: &str, sku: &str, records_max: usize) -> Answer {
     let log: Arc<dyn Log> = Arc::new(world.log.clone());
     let question = StockQuestion {
         sku: sku.into(),
@@ -18,7 +22,7 @@ fn ask(world: &World, sku: &str, records_max: usize) -> Answer {
         records_max,
     };
     let catalogue = Catalogue::compiled();
-    explain::stock(&log, &world.codec, catalogue, "crossdock", &question).expect("an answer")
+    explain::stock(&log, &world.codec, catalogue, application, &question).expect("an answer")
 }
 
 #[test]
@@ -141,4 +145,17 @@ fn what_is_left_out_is_said() {
         "{:?}",
         unknown.gaps
     );
+}
+
+#[test]
+fn a_deployment_of_another_name_is_not_taken_for_one_that_has_settled_nothing() {
+    let world = World::new();
+    let mut ledger = world.task("stock-ledger", "a");
+    world.send(topic::STOCK_CHANGE, "A|dc", sale("A", "dc", 1, 1));
+    world.settle(&mut [&mut ledger]);
+    let answer = ask_of(&world, "another", "A", 5);
+    let told = answer.story.iter().filter_map(|e| e.outcome).count();
+    assert_eq!(told, 0, "nothing is known of outcomes");
+    let gaps = answer.gaps.join("\n");
+    assert!(gaps.contains("--application"), "{gaps}");
 }
