@@ -7,17 +7,12 @@
 use crate::codec::Codec;
 use crate::contract::event::{Event, Outcome};
 use crate::contract::{Catalogue, topic};
-use crate::log::{Isolation, Log, Offset, TopicPartition};
+use crate::log::{Log, TopicPartition, scan};
 use crate::pipeline::{Fault, Record};
 use crate::runtime::group_id;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
-
-const POLL_WAIT: Duration = Duration::from_millis(200);
-/// A log that gives nothing for so long is not going to.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// The books of a deployment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -106,35 +101,11 @@ struct Said {
 /// # Errors
 /// When the log does not answer, or has no such topic.
 pub fn read_topic(log: &dyn Log, topic: &str, mut each: impl FnMut(&Record)) -> Result<(), Fault> {
-    let topics = log.admin().topics()?;
-    let Some(found) = topics.iter().find(|t| t.name == topic) else {
-        return Err(crate::log::LogError::UnknownTopic {
-            topic: topic.to_owned(),
-        }
-        .into());
-    };
-    let from: Vec<_> = (0..found.partitions)
-        .map(|p| (TopicPartition::new(topic, p), Offset::Beginning))
-        .collect();
-    let mut reader = log.reader(&from, Isolation::ReadCommitted)?;
-    let mut records = Vec::new();
-    let mut silent = Duration::ZERO;
-    while !reader.caught_up() {
-        reader.poll(10_000, POLL_WAIT, &mut records)?;
-        silent = if records.is_empty() {
-            silent + POLL_WAIT
-        } else {
-            Duration::ZERO
-        };
-        if silent > SILENCE_MAX {
-            return Err(crate::log::LogError::TimedOut(format!(
-                "{topic} was not read to its end within {SILENCE_MAX:?}; is a broker down, or a transaction open?"
-            ))
-            .into());
-        }
-        records.drain(..).for_each(|record| each(&record));
-    }
-    Ok(())
+    scan::whole(log, topic, |record| {
+        each(record);
+        Ok(())
+    })
+    .map(drop)
 }
 
 /// Balances the books. `readers` are those that must settle a topic's records: reader and topic.

@@ -9,6 +9,7 @@
 
 pub mod embedded;
 pub mod kafka;
+pub mod scan;
 pub mod scoped;
 
 use crate::pipeline::{Headers, Record};
@@ -304,7 +305,18 @@ pub trait Consumer: Send {
 pub trait Reader: Send {
     /// Appends at most `max` records to `into`, waiting at most `wait` for the first. An error is
     /// told only after every record read before it has been handed out.
-    fn poll(&mut self, max: usize, wait: Duration, into: &mut Vec<Record>) -> Result<(), LogError>;
+    fn poll(&mut self, max: usize, wait: Duration, into: &mut Vec<Record>) -> Result<(), LogError> {
+        self.poll_where(max, wait, &|_| true, into).map(drop)
+    }
+    /// As [`Reader::poll`], but passes over records whose key is not `wanted`, without copying them.
+    /// Returns how many were read, those passed over included; `max` bounds these.
+    fn poll_where(
+        &mut self,
+        max: usize,
+        wait: Duration,
+        wanted: &dyn Fn(Option<&[u8]>) -> bool,
+        into: &mut Vec<Record>,
+    ) -> Result<usize, LogError>;
     /// Whether every partition has been read to where the log ended (high watermark, open
     /// transactions included) when the reader was opened. True also when the last records are
     /// transaction markers or aborted.
@@ -360,6 +372,9 @@ pub trait Admin: Send + Sync {
     fn alter(&self, topic: &str, settings: &BTreeMap<String, String>) -> Result<(), LogError>;
     /// First kept offset and high watermark of a partition.
     fn watermarks(&self, partition: &TopicPartition) -> Result<(i64, i64), LogError>;
+    /// The offset of the first record that was written at this time or later, in milliseconds since
+    /// the epoch; the partition's end where there is none.
+    fn offset_at(&self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, LogError>;
     /// Committed offsets of a group, whoever its members are.
     fn group_offsets(
         &self,

@@ -219,11 +219,17 @@ struct ScopedReader {
 }
 
 impl Reader for ScopedReader {
-    fn poll(&mut self, max: usize, wait: Duration, into: &mut Vec<Record>) -> Result<(), LogError> {
+    fn poll_where(
+        &mut self,
+        max: usize,
+        wait: Duration,
+        wanted: &dyn Fn(Option<&[u8]>) -> bool,
+        into: &mut Vec<Record>,
+    ) -> Result<usize, LogError> {
         let before = into.len();
-        self.inner.poll(max, wait, into)?;
+        let read = self.inner.poll_where(max, wait, wanted, into)?;
         self.names.inner_records(&mut into[before..]);
-        Ok(())
+        Ok(read)
     }
     fn caught_up(&self) -> bool {
         self.inner.caught_up()
@@ -298,6 +304,10 @@ impl Admin for ScopedAdmin {
     fn watermarks(&self, partition: &TopicPartition) -> Result<(i64, i64), LogError> {
         let partition = self.names.outer_partition(partition);
         self.inner.admin().watermarks(&partition)
+    }
+    fn offset_at(&self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, LogError> {
+        let partition = self.names.outer_partition(partition);
+        self.inner.admin().offset_at(&partition, timestamp_ms)
     }
     fn group_offsets(
         &self,

@@ -321,7 +321,13 @@ impl EmbeddedReader {
 }
 
 impl Reader for EmbeddedReader {
-    fn poll(&mut self, max: usize, wait: Duration, into: &mut Vec<Record>) -> Result<(), LogError> {
+    fn poll_where(
+        &mut self,
+        max: usize,
+        wait: Duration,
+        wanted: &dyn Fn(Option<&[u8]>) -> bool,
+        into: &mut Vec<Record>,
+    ) -> Result<usize, LogError> {
         let shared = self.shared.clone();
         let deadline = (!wait.is_zero()).then(|| Instant::now() + wait);
         let limit = into.len() + max;
@@ -337,7 +343,10 @@ impl Reader for EmbeddedReader {
                 d.saturating_duration_since(Instant::now())
             });
             if into.len() > before || left.is_zero() || self.caught_up() {
-                return Ok(());
+                let read = into.len() - before;
+                let passed_over = |r: &mut Record| !wanted(r.key.as_deref());
+                into.extract_if(before.., passed_over).for_each(drop);
+                return Ok(read);
             }
             inner = match shared.arrived.wait_timeout(inner, left) {
                 Ok((guard, _)) => guard,

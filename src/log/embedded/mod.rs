@@ -349,6 +349,10 @@ impl Admin for EmbeddedLog {
         let partition = inner.partition(partition)?;
         Ok((partition.first(), partition.end()))
     }
+    fn offset_at(&self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, LogError> {
+        let mut inner = self.shared.lock();
+        Ok(inner.partition(partition)?.offset_at(timestamp_ms))
+    }
     fn group_offsets(
         &self,
         group: &str,

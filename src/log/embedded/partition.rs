@@ -165,6 +165,12 @@ impl Partition {
         end.max(from)
     }
 
+    /// Offset of the first record written at this time or later; the end where there is none.
+    pub fn offset_at(&self, timestamp_ms: i64) -> i64 {
+        let found = self.entries.iter().find(|e| e.timestamp_ms >= timestamp_ms);
+        found.map_or(self.end, |e| e.offset)
+    }
+
     fn index_of(&self, offset: i64) -> usize {
         // Without gaps the index follows from the offset.
         let Some(front) = self.entries.front() else {

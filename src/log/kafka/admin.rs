@@ -12,6 +12,7 @@ use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset as RdOffset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -294,6 +295,26 @@ impl Admin for KafkaAdmin {
             self.probe
                 .fetch_watermarks(&partition.topic, partition.partition, CALL_TIME_MAX);
         found.map_err(|e| self.error(Some(&partition.topic), &e))
+    }
+
+    fn offset_at(&self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, LogError> {
+        let failed = |e: KafkaError| self.error(Some(&partition.topic), &e);
+        let mut asked = TopicPartitionList::new();
+        asked
+            .add_partition_offset(
+                &partition.topic,
+                partition.partition,
+                RdOffset::Offset(timestamp_ms),
+            )
+            .map_err(failed)?;
+        let found = self
+            .probe
+            .offsets_for_times(asked, CALL_TIME_MAX)
+            .map_err(failed)?;
+        match found.elements().first().map(|e| e.offset()) {
+            Some(RdOffset::Offset(offset)) => Ok(offset),
+            _ => Ok(self.watermarks(partition)?.1),
+        }
     }
 
     fn group_offsets(

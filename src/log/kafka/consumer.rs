@@ -329,10 +329,6 @@ struct Raw {
 }
 
 impl Gathered {
-    pub fn len(&self) -> usize {
-        self.records.len()
-    }
-
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }

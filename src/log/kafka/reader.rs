@@ -140,11 +140,17 @@ impl Topic {
 }
 
 impl Reader for KafkaReader {
-    fn poll(&mut self, max: usize, wait: Duration, into: &mut Vec<Record>) -> Result<(), LogError> {
+    fn poll_where(
+        &mut self,
+        max: usize,
+        wait: Duration,
+        wanted: &dyn Fn(Option<&[u8]>) -> bool,
+        into: &mut Vec<Record>,
+    ) -> Result<usize, LogError> {
         if let Some(error) = self.untold.take() {
             return Err(error);
         }
-        let before = into.len();
+        let mut read = 0;
         let share = wait / self.topics.len().max(1) as u32;
         for topic in &mut self.topics {
             let name = topic.name.clone();
@@ -165,14 +171,18 @@ impl Reader for KafkaReader {
             let mut gathered = Gathered::default();
             let mut names = vec![topic.name.clone()];
             let mut wait = share;
-            while gathered.len() < max {
+            let mut of_topic = 0;
+            while of_topic < max {
                 match topic.consumer.poll(wait) {
                     None => break,
                     Some(Ok(message)) => {
                         if let Some(place) = topic.places.get_mut(&message.partition()) {
                             place.next = message.offset() + 1;
                         }
-                        gathered.add(&mut names, &message);
+                        of_topic += 1;
+                        if wanted(message.key()) {
+                            gathered.add(&mut names, &message);
+                        }
                     }
                     Some(Err(KafkaError::PartitionEOF(partition))) => {
                         if let Some(place) = topic.places.get_mut(&partition).filter(|p| p.stable) {
@@ -195,10 +205,11 @@ impl Reader for KafkaReader {
                 wait = Duration::ZERO;
             }
             gathered.finish(into);
+            read += of_topic;
         }
-        match self.untold.take_if(|_| into.len() == before) {
+        match self.untold.take_if(|_| read == 0) {
             Some(error) => Err(error),
-            None => Ok(()),
+            None => Ok(read),
         }
     }
 

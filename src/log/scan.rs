@@ -1,0 +1,163 @@
+//! Reading what there is: partitions from a place to where they end when asked, many at a time.
+//!
+//! Each topic has a reader and a thread of its own, so that what takes time (connecting, fetching,
+//! unpacking) overlaps; what is found is handed over on the caller's thread, and a full hand holds
+//! the readers up: memory stays bounded whatever the topics hold.
+
+use super::{Isolation, Log, LogError, Offset, TopicPartition};
+use crate::pipeline::Record;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
+
+/// Records taken from the log at a time.
+const POLL_RECORDS: usize = 2_000;
+const POLL_WAIT: Duration = Duration::from_millis(100);
+/// A log that gives nothing for so long is not going to.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// Topics read at a time.
+const READERS_MAX: usize = 12;
+/// Portions that wait to be looked at.
+const PORTIONS_MAX: usize = 8;
+
+/// A part of a topic that is to be read.
+#[derive(Clone, Debug)]
+pub struct Stretch {
+    /// The partition.
+    pub at: TopicPartition,
+    /// Where to begin.
+    pub from: Offset,
+    /// Only records with one of these keys; `None` for every record.
+    pub keys: Option<Arc<HashSet<Vec<u8>>>>,
+}
+
+impl Stretch {
+    /// Every partition of a topic, from its beginning; none where there is no such topic.
+    pub fn whole(topic: &str, partitions: i32) -> Vec<Stretch> {
+        let all = 0..partitions;
+        all.map(|number| Stretch {
+            at: TopicPartition::new(topic, number),
+            from: Offset::Beginning,
+            keys: None,
+        })
+        .collect()
+    }
+}
+
+/// Hands the committed records of these stretches to `visit`: those of one partition in order, those
+/// of different topics as they come. Returns how many were read, those passed over by their key
+/// included.
+///
+/// # Errors
+/// When the log does not answer for a minute, or has no such topic or partition; and what `visit`
+/// fails with, which ends the reading.
+pub fn scan<E: From<LogError>>(
+    log: &dyn Log,
+    stretches: &[Stretch],
+    mut visit: impl FnMut(&Record) -> Result<(), E>,
+) -> Result<u64, E> {
+    let mut jobs: BTreeMap<&str, Vec<&Stretch>> = BTreeMap::new();
+    for stretch in stretches {
+        jobs.entry(&stretch.at.topic).or_default().push(stretch);
+    }
+    let jobs: Vec<Vec<&Stretch>> = jobs.into_values().collect();
+    let (read, next) = (AtomicU64::new(0), AtomicUsize::new(0));
+    let (send, receive) = sync_channel::<Result<Vec<Record>, LogError>>(PORTIONS_MAX);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.len().min(READERS_MAX) {
+            let send = send.clone();
+            scope.spawn(|| work(log, &jobs, &next, &read, send));
+        }
+        drop(send);
+        // Owned here, so that an early end lets the readers go.
+        let receive = receive;
+        for portion in &receive {
+            for record in portion? {
+                visit(&record)?;
+            }
+        }
+        Ok(())
+    })
+    .map(|()| read.into_inner())
+}
+
+/// Hands every committed record of a topic to `visit`.
+///
+/// # Errors
+/// As [`scan`].
+pub fn whole<E: From<LogError>>(
+    log: &dyn Log,
+    topic: &str,
+    visit: impl FnMut(&Record) -> Result<(), E>,
+) -> Result<u64, E> {
+    let topics = log.admin().topics()?;
+    let found = topics.iter().find(|t| t.name == topic);
+    let partitions = found.map(|t| t.partitions);
+    let partitions = partitions.ok_or_else(|| LogError::UnknownTopic {
+        topic: topic.to_owned(),
+    })?;
+    scan(log, &Stretch::whole(topic, partitions), visit)
+}
+
+/// Reads one topic after the other, until none is left or nobody listens any more.
+fn work(
+    log: &dyn Log,
+    jobs: &[Vec<&Stretch>],
+    next: &AtomicUsize,
+    read: &AtomicU64,
+    send: SyncSender<Result<Vec<Record>, LogError>>,
+) {
+    while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+        match read_topic(log, job, read, &send) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                // Whoever listens ends at the first error.
+                let _ = send.send(Err(error));
+                return;
+            }
+        }
+    }
+}
+
+/// Reads stretches of one topic. `false` when nobody listens any more.
+fn read_topic(
+    log: &dyn Log,
+    job: &[&Stretch],
+    read: &AtomicU64,
+    send: &SyncSender<Result<Vec<Record>, LogError>>,
+) -> Result<bool, LogError> {
+    let from: Vec<_> = job.iter().map(|s| (s.at.clone(), s.from)).collect();
+    let mut reader = log.reader(&from, Isolation::ReadCommitted)?;
+    // Keys of one topic: a key that is wanted of one partition is in no other.
+    let is_keyed = job.iter().all(|s| s.keys.is_some());
+    let keys: HashSet<&[u8]> = job
+        .iter()
+        .filter_map(|s| s.keys.as_deref())
+        .flatten()
+        .map(Vec::as_slice)
+        .collect();
+    let wanted = |key: Option<&[u8]>| !is_keyed || key.is_some_and(|k| keys.contains(k));
+    let mut silent = Duration::ZERO;
+    while !reader.caught_up() {
+        let mut records = Vec::new();
+        let count = reader.poll_where(POLL_RECORDS, POLL_WAIT, &wanted, &mut records)?;
+        read.fetch_add(count as u64, Ordering::Relaxed);
+        silent = match count {
+            0 => silent + POLL_WAIT,
+            _ => Duration::ZERO,
+        };
+        if silent > SILENCE_MAX {
+            let topic = &job[0].at.topic;
+            return Err(LogError::TimedOut(format!(
+                "{topic} was not read to its end within {SILENCE_MAX:?}; is a broker down, or a transaction open?"
+            )));
+        }
+        if !records.is_empty() && send.send(Ok(records)).is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
