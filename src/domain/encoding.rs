@@ -15,7 +15,8 @@ pub(crate) const VERSION: u8 = 1;
 #[error("state bytes are damaged or of another version")]
 pub struct Corrupt;
 
-pub(crate) type Read<T> = Result<T, Corrupt>;
+/// What was read, or that it is not there.
+pub type Read<T> = Result<T, Corrupt>;
 
 const fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
@@ -85,7 +86,7 @@ impl Write for Vec<u8> {
 }
 
 /// Reads fields from the front of a slice.
-pub(crate) struct Reader<'a> {
+pub struct Reader<'a> {
     rest: &'a [u8],
 }
 
@@ -188,30 +189,48 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What can be kept in state as part of something larger.
-pub(crate) trait Stored: Sized {
+/// What can be kept in state, by itself or as part of something larger.
+pub trait Stored: Sized {
+    /// Appends it to `out`.
     fn store(&self, out: &mut Vec<u8>);
+    /// Reads what [`Stored::store`] wrote.
+    ///
+    /// # Errors
+    /// When it is not what stands there.
     fn read(reader: &mut Reader<'_>) -> Read<Self>;
+
+    /// Writes it into `out` behind the version byte, in place of what `out` holds.
+    fn to_state(&self, out: &mut Vec<u8>) {
+        out.clear();
+        out.push(VERSION);
+        self.store(out);
+    }
+    /// Reads what [`Stored::to_state`] wrote, all of it.
+    ///
+    /// # Errors
+    /// When the bytes are damaged or of another version.
+    fn from_state(bytes: &[u8]) -> Read<Self> {
+        let mut reader = Reader::new(bytes)?;
+        let value = Self::read(&mut reader)?;
+        reader.end()?;
+        Ok(value)
+    }
 }
 
-/// `value` behind the version byte.
-pub(crate) fn to_state(value: &impl Stored, out: &mut Vec<u8>) {
-    out.clear();
-    out.push(VERSION);
-    value.store(out);
-}
-
-/// What [`to_state`] wrote, all of it.
-pub(crate) fn from_state<T: Stored>(bytes: &[u8]) -> Read<T> {
-    let mut reader = Reader::new(bytes)?;
-    let value = T::read(&mut reader)?;
-    reader.end()?;
-    Ok(value)
-}
-
-/// The first field of what [`to_state`] wrote.
-pub(crate) fn first_of<T: Stored>(bytes: &[u8]) -> Read<T> {
-    T::read(&mut Reader::new(bytes)?)
+/// The whole of what a processor knows of one key: with the time at which it wants to be called though
+/// nothing has come, which is stored first and so read without the rest.
+pub trait Kept: Stored + Default {
+    /// The timer that is set.
+    fn due(&self) -> Option<Timestamp>;
+    /// Something was heard at this time.
+    fn heard(&mut self, _at: Timestamp) {}
+    /// The timer that stands in what [`Stored::to_state`] wrote.
+    ///
+    /// # Errors
+    /// As [`Stored::from_state`].
+    fn due_of(bytes: &[u8]) -> Read<Option<Timestamp>> {
+        Option::read(&mut Reader::new(bytes)?)
+    }
 }
 
 /// Stores a struct as its fields in the order named.
@@ -251,7 +270,31 @@ macro_rules! stored_enum {
     };
 }
 
-pub(crate) use {stored, stored_enum};
+/// As [`stored`], for the whole of what is known of a key: `due` first, then when something was heard
+/// last, where that is kept.
+macro_rules! kept {
+    ($name:ident { due, heard_at, $($field:ident),+ $(,)? }) => {
+        crate::domain::encoding::stored!($name { due, heard_at, $($field),+ });
+        impl crate::domain::encoding::Kept for $name {
+            fn due(&self) -> Option<crate::domain::Timestamp> {
+                self.due
+            }
+            fn heard(&mut self, at: crate::domain::Timestamp) {
+                self.heard_at = self.heard_at.max(at);
+            }
+        }
+    };
+    ($name:ident { due, $($field:ident),+ $(,)? }) => {
+        crate::domain::encoding::stored!($name { due, $($field),+ });
+        impl crate::domain::encoding::Kept for $name {
+            fn due(&self) -> Option<crate::domain::Timestamp> {
+                self.due
+            }
+        }
+    };
+}
+
+pub(crate) use {kept, stored, stored_enum};
 
 macro_rules! stored_as {
     ($($kind:ty: $value:ident, $out:ident => $write:expr, $reader:ident => $read:expr;)+) => {$(

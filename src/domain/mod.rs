@@ -3,6 +3,7 @@
 //! Start with [`stock`] for the merge rules of a position and [`finance`] for the money of an order; the
 //! other modules are the words they use.
 
+pub mod cases;
 pub mod finance;
 pub mod money;
 pub mod order;
@@ -11,12 +12,14 @@ pub mod stock;
 mod decimal;
 mod encoding;
 mod identity;
+mod latest;
 mod time;
 
 pub use decimal::{Decimal, DecimalError};
-pub use encoding::Corrupt;
+pub use encoding::{Corrupt, Kept, Stored};
 pub use identity::{
     NAMESPACE, Position, compound_key, event_id, exception_id, key_part, natural_id, order_id,
     payment_id, refund_id, reservation_id, return_id, split_key,
 };
+pub use latest::{FACTS_MAX, Latest, Taken};
 pub use time::{Date, Timestamp};

@@ -7,13 +7,15 @@
 //! that sees it. What a settlement will have a line for is passed on under the provider's reference, by
 //! which settlement-match finds it. The rules are in [`crate::domain::finance`].
 
-use super::checks::{check_key, check_times, damaged, no_use};
-use super::finance::{Emitter, cases, facts, forget, keep, postings, settle};
-use crate::contract::event::{Event, EventMeta, Outcome, PaymentEvent, Text};
+use super::cases::{self, About};
+use super::checks::{check_key, check_times, no_use};
+use super::emitter::Emitter;
+use super::finance::{facts, postings};
+use super::keyed::{Call, Fate, Heard, Keyed, Rules};
+use crate::contract::event::{Event, EventMeta, PaymentEvent, Text};
 use crate::contract::topic;
-use crate::domain::Timestamp;
-use crate::domain::finance::{Books, Taken};
-use crate::pipeline::{Context, Fault, Inbound, Processor, ProcessorDescriptor};
+use crate::domain::finance::Books;
+use crate::pipeline::{Fault, ProcessorDescriptor};
 
 /// What `ledger` is.
 pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
@@ -33,122 +35,71 @@ pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
     ],
 };
 
-const SOURCE: &str = "crossdock/ledger";
-
 /// The processor.
-#[derive(Default)]
-pub struct Ledger {
-    bytes: Vec<u8>,
-}
+pub type Ledger = Keyed<Booking>;
 
-impl Ledger {
-    /// Without any order; state brings them.
-    pub fn new() -> Self {
-        Self::default()
+/// Its rules.
+#[derive(Default)]
+pub struct Booking;
+
+impl Rules for Booking {
+    const DESCRIPTOR: &'static ProcessorDescriptor = &DESCRIPTOR;
+    const SOURCE: &'static str = "crossdock/ledger";
+    type Known = Books;
+    type Gathered = ();
+
+    fn take(
+        &self,
+        index: usize,
+        books: &mut Books,
+        _: &mut (),
+        call: &mut Call<'_, '_>,
+    ) -> Result<Heard, Fault> {
+        let event = &call.inbound[index].event;
+        if let Some((reference, payment)) = to_be_settled(call.key, event) {
+            let payment = payment.clone();
+            call.context.emit(topic::LEDGER_PAYMENT, reference, payment);
+        }
+        take(call.key, event, books)
     }
 
-    fn finish(
-        &mut self,
-        key: &str,
-        mut books: Books,
-        timer: Option<Timestamp>,
-        inbound: &[Inbound],
-        context: &mut Context<'_>,
-    ) {
-        let now = context.now();
-        let (made, cases) = books.settle(now);
-        let newest = inbound.iter().map(|i| i.event.meta());
-        let cause = newest.max_by_key(|m| m.occurred_at);
+    fn finish(&self, books: &mut Books, (): (), call: &mut Call<'_, '_>) -> Result<Fate, Fault> {
+        let (made, cases) = books.settle(call.now());
+        // Booked when the newest of the facts happened.
+        let newest = call
+            .inbound
+            .iter()
+            .max_by_key(|i| i.event.meta().occurred_at);
         let emitter = Emitter {
-            processor: DESCRIPTOR.name,
-            source: SOURCE,
-            entity: key,
-            cause,
-            at: cause.map_or(now, |m| m.occurred_at),
+            cause: newest,
+            at: newest.map_or(call.now(), |i| i.event.meta().occurred_at),
+            ..call.emitter()
         };
         for posting in made {
             let event = postings::event(postings::Books::Order, &posting, &emitter);
-            context.emit(topic::LEDGER_POSTING, key, event);
+            call.context.emit(topic::LEDGER_POSTING, call.key, event);
         }
         let Some(changes) = cases else {
-            return forget(key, context);
+            return Ok(Fate::Forgotten);
         };
-        cases::emit(Some(key), changes, inbound, &emitter, context);
-        books.to_state(&mut self.bytes);
-        keep(key, &self.bytes, (timer, books.due()), context);
+        cases::emit(&About::order(call.key), changes, &emitter, call.context);
+        Ok(Fate::Kept)
     }
 }
 
-impl Processor for Ledger {
-    fn descriptor(&self) -> &'static ProcessorDescriptor {
-        &DESCRIPTOR
-    }
-
-    fn process(
-        &mut self,
-        key: &str,
-        inbound: &[Inbound],
-        context: &mut Context<'_>,
-    ) -> Result<(), Fault> {
-        let mut books = load(key, context)?;
-        let timer = books.due();
-        let mut news = false;
-        for (index, i) in inbound.iter().enumerate() {
-            if let Some((reference, payment)) = to_be_settled(key, &i.event) {
-                context.emit(topic::LEDGER_PAYMENT, reference, payment.clone());
-            }
-            match take(key, &i.event, &mut books) {
-                Ok(Some(taken)) => {
-                    news |= taken == Taken::Applied;
-                    settle(index, taken, context);
-                }
-                Ok(None) => {
-                    let reason = "has no part in the books";
-                    context.settle(index, Outcome::Applied, Some(reason));
-                }
-                Err(fault) => context.reject(index, fault),
-            }
-        }
-        if news {
-            books.heard(context.now());
-            self.finish(key, books, timer, inbound, context);
-        }
-        Ok(())
-    }
-
-    fn timer(
-        &mut self,
-        key: &str,
-        _due: Timestamp,
-        context: &mut Context<'_>,
-    ) -> Result<(), Fault> {
-        let books = load(key, context)?;
-        // It has fired: whatever follows sets it again.
-        context.set_timer(key, None);
-        self.finish(key, books, None, &[], context);
-        Ok(())
-    }
-
-    fn restored_timer(&self, key: &[u8], value: &[u8]) -> Option<(Text, Timestamp)> {
-        let due = Books::due_of(value).ok()??;
-        Some((std::str::from_utf8(key).ok()?.into(), due))
-    }
-}
-
-/// Takes one event in; `None` when it has no part in the books.
-fn take(key: &str, event: &Event, books: &mut Books) -> Result<Option<Taken>, Fault> {
+fn take(key: &str, event: &Event, books: &mut Books) -> Result<Heard, Fault> {
     let check = |meta: &EventMeta, order: &str| {
         check_key(key, order)?;
         check_times(meta)
     };
-    Ok(Some(match event {
+    Ok(Heard::Taken(match event {
         Event::PaymentEvent(e) => {
             check(&e.meta, &e.order_id)?;
             match facts::payment(e)? {
                 facts::Told::Fact(name, fact) => {
                     books.payment(&name, e.payment_version, e.meta.event_id.as_u128(), fact)
                 }
-                _ => return Ok(None),
+                _ => return Ok(Heard::Nothing("has no part in the books")),
             }
         }
         Event::InvoiceEvent(e) => {
@@ -178,11 +129,4 @@ fn to_be_settled<'e>(key: &str, event: &'e Event) -> Option<(Text, &'e PaymentEv
     let moves = facts::movement(e).ok().flatten().is_some();
     let sound = check_key(key, &e.order_id).and_then(|()| check_times(&e.meta));
     (moves && sound.is_ok()).then(|| (facts::reference(&e.psp, &e.psp_reference), e))
-}
-
-fn load(key: &str, context: &mut Context<'_>) -> Result<Books, Fault> {
-    match context.state().get(key.as_bytes()) {
-        Some(bytes) => Books::from_state(bytes).map_err(|e| damaged(key, e)),
-        None => Ok(Books::default()),
-    }
 }

@@ -1,8 +1,11 @@
 //! The processors: one pure file each, and the list by which they are named.
 
 mod ats_aggregate;
+mod cases;
 mod checks;
+mod emitter;
 mod finance;
+mod keyed;
 mod ledger;
 mod order_lifecycle;
 mod refund_gate;

@@ -5,20 +5,21 @@
 //! OUTCOME_UNKNOWN, the order to a sink to pay or to ask under the key `refundId|attempt`. The rules
 //! are in [`crate::domain::finance::Gate`].
 
-use super::checks::{check_key, check_times, damaged, no_use, quality};
-use super::finance::{Emitter, cases, facts, forget, keep, settle};
+use super::cases::{self, About};
+use super::checks::{check_key, check_times, no_use, quality};
+use super::emitter::Emitter;
+use super::finance::facts;
+use super::keyed::{Call, Fate, Heard, Keyed, Rules};
 use crate::contract::event::{
     Event, Money as WireMoney, Outcome, PaymentEvent, PaymentKind, RefundAllocation, RefundEvent,
     RefundRequest, RefundStatus as WireStatus, RefundType, Text,
 };
 use crate::contract::topic;
 use crate::domain::finance::{
-    AllocationKind, Answer, AnswerKind, Change, Gate, RefundStatus, Request, Taken,
+    AllocationKind, Answer, AnswerKind, Change, Gate, RefundStatus, Request,
 };
-use crate::domain::{Timestamp, refund_id, split_key};
-use crate::pipeline::{
-    Code, Context, Fault, Inbound, Origin, Processor, ProcessorDescriptor, Stage,
-};
+use crate::domain::{Taken, refund_id, split_key};
+use crate::pipeline::{Code, Fault, Inbound, Origin, ProcessorDescriptor, Stage};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -36,44 +37,54 @@ pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
     outputs: &[topic::REFUND_EVENT, topic::OPS_EXCEPTION],
 };
 
-const SOURCE: &str = "crossdock/refund-gate";
-
 /// The processor.
+pub type RefundGate = Keyed<Gating>;
+
+/// Its rules.
 #[derive(Default)]
-pub struct RefundGate {
-    bytes: Vec<u8>,
-}
+pub struct Gating;
 
 /// What one call has gathered.
 #[derive(Default)]
-struct Work {
+pub struct Work {
     changes: Vec<Change>,
     /// Records that asked for a refund and were taken in: index, refund, place.
     asked: Vec<(usize, u128, (i32, i64))>,
 }
 
-impl RefundGate {
-    /// Without any order; state brings them.
-    pub fn new() -> Self {
-        Self::default()
+impl Rules for Gating {
+    const DESCRIPTOR: &'static ProcessorDescriptor = &DESCRIPTOR;
+    const SOURCE: &'static str = "crossdock/refund-gate";
+    type Known = Gate;
+    type Gathered = Work;
+
+    fn take(
+        &self,
+        index: usize,
+        gate: &mut Gate,
+        work: &mut Work,
+        call: &mut Call<'_, '_>,
+    ) -> Result<Heard, Fault> {
+        let heard = take(index, &call.inbound[index], call.key, gate, work);
+        // A duplicate may still say what a refund was for.
+        call.news |= !work.changes.is_empty();
+        heard
     }
 
     fn finish(
-        &mut self,
-        key: &str,
-        mut gate: Gate,
-        timer: Option<Timestamp>,
-        (inbound, mut work): (&[Inbound], Work),
-        context: &mut Context<'_>,
-    ) {
+        &self,
+        gate: &mut Gate,
+        mut work: Work,
+        call: &mut Call<'_, '_>,
+    ) -> Result<Fate, Fault> {
         let mut decided = Vec::new();
-        let cases = gate.settle(context.now(), &mut work.changes, &mut decided);
+        let cases = gate.settle(call.now(), &mut work.changes, &mut decided);
         for (index, refund, place) in work.asked {
             if gate.waits(refund) {
                 let reason = "waits for the capture, the return or the cancellation";
-                context.settle(index, Outcome::Buffered, Some(reason));
+                call.context.settle(index, Outcome::Buffered, Some(reason));
             } else {
-                context.settle(index, Outcome::Applied, None);
+                call.context.settle(index, Outcome::Applied, None);
             }
             decided.retain(|known| *known != place);
         }
@@ -84,136 +95,68 @@ impl RefundGate {
                 partition,
                 offset,
             };
-            context.resolve(origin, "", Outcome::Applied);
+            call.context.resolve(origin, "", Outcome::Applied);
         }
-        let cause = inbound.last().map(|i| i.event.meta());
-        let emitter = Emitter {
-            processor: DESCRIPTOR.name,
-            source: SOURCE,
-            entity: key,
-            cause,
-            at: context.now(),
-        };
+        let emitter = call.emitter();
         for change in &work.changes {
-            context.emit(topic::REFUND_EVENT, key, told(key, change, &gate, &emitter));
+            let event = told(call.key, change, gate, &emitter);
+            call.context.emit(topic::REFUND_EVENT, call.key, event);
         }
         let Some(changes) = cases else {
-            return forget(key, context);
+            return Ok(Fate::Forgotten);
         };
-        cases::emit(Some(key), changes, inbound, &emitter, context);
-        gate.to_state(&mut self.bytes);
-        keep(key, &self.bytes, (timer, gate.due()), context);
+        cases::emit(&About::order(call.key), changes, &emitter, call.context);
+        Ok(Fate::Kept)
     }
-}
-
-impl Processor for RefundGate {
-    fn descriptor(&self) -> &'static ProcessorDescriptor {
-        &DESCRIPTOR
-    }
-
-    fn process(
-        &mut self,
-        key: &str,
-        inbound: &[Inbound],
-        context: &mut Context<'_>,
-    ) -> Result<(), Fault> {
-        let mut gate = load(key, context)?;
-        let timer = gate.due();
-        let (mut work, mut news) = (Work::default(), false);
-        for (index, i) in inbound.iter().enumerate() {
-            match take(key, i, &mut gate, &mut work.changes) {
-                Ok(Heard::Fact(taken)) => {
-                    news |= taken == Taken::Applied;
-                    settle(index, taken, context);
-                }
-                Ok(Heard::Request(refund, Taken::Applied)) => {
-                    news = true;
-                    let origin = &i.record.origin;
-                    let place = (origin.partition, origin.offset);
-                    work.asked.push((index, refund, place));
-                }
-                Ok(Heard::Request(_, taken)) => settle(index, taken, context),
-                Ok(Heard::Nothing) => {
-                    let reason = "says nothing about refunds";
-                    context.settle(index, Outcome::Applied, Some(reason));
-                }
-                Err(fault) => context.reject(index, fault),
-            }
-        }
-        // A duplicate may still say what a refund was for.
-        if news || !work.changes.is_empty() {
-            gate.heard(context.now());
-            self.finish(key, gate, timer, (inbound, work), context);
-        }
-        Ok(())
-    }
-
-    fn timer(
-        &mut self,
-        key: &str,
-        _due: Timestamp,
-        context: &mut Context<'_>,
-    ) -> Result<(), Fault> {
-        let gate = load(key, context)?;
-        // It has fired: whatever follows sets it again.
-        context.set_timer(key, None);
-        self.finish(key, gate, None, (&[], Work::default()), context);
-        Ok(())
-    }
-
-    fn restored_timer(&self, key: &[u8], value: &[u8]) -> Option<(Text, Timestamp)> {
-        let due = Gate::due_of(value).ok()??;
-        Some((std::str::from_utf8(key).ok()?.into(), due))
-    }
-}
-
-/// What a record turned out to be.
-enum Heard {
-    Fact(Taken),
-    Request(u128, Taken),
-    Nothing,
 }
 
 fn take(
-    key: &str,
+    index: usize,
     inbound: &Inbound,
+    key: &str,
     gate: &mut Gate,
-    changes: &mut Vec<Change>,
+    work: &mut Work,
 ) -> Result<Heard, Fault> {
     check_times(inbound.event.meta())?;
-    Ok(match &inbound.event {
+    Ok(Heard::Taken(match &inbound.event {
         Event::RefundRequest(e) => {
             check_key(key, &e.order_id)?;
             let request = request(e, inbound, gate)?;
-            let refund = request.refund;
-            Heard::Request(refund, gate.request(request, changes))
+            let (refund, place) = (request.refund, request.place);
+            match gate.request(request, &mut work.changes) {
+                Taken::Applied => {
+                    work.asked.push((index, refund, place));
+                    return Ok(Heard::Later);
+                }
+                taken => taken,
+            }
         }
         Event::PaymentEvent(e) => {
             check_key(key, &e.order_id)?;
             match facts::payment(e)? {
                 facts::Told::Fact(name, fact) => {
                     let id = e.meta.event_id.as_u128();
-                    Heard::Fact(gate.payment(&name, e.payment_version, id, fact))
+                    gate.payment(&name, e.payment_version, id, fact)
                 }
                 facts::Told::Refund => {
                     let answer = answer(e)?;
                     let kind = answer.kind;
-                    let taken = gate.answer(answer, changes).map_err(|illegal| {
+                    let taken = gate.answer(answer, &mut work.changes);
+                    taken.map_err(|illegal| {
                         let message = format!(
                             "{kind:?} of refund {} at {}: {illegal}; ask the provider what became of it",
                             e.psp_reference, e.psp
                         );
                         Fault::reject(Stage::Process, Code::IllegalTransition, message)
-                    })?;
-                    Heard::Fact(taken)
+                    })?
                 }
-                facts::Told::Nothing => Heard::Nothing,
+                facts::Told::Nothing => return Ok(Heard::Nothing("says nothing about refunds")),
             }
         }
         Event::ReturnEvent(e) => {
             check_key(key, &e.order_id)?;
             let (fact, id) = (facts::returned(e)?, e.meta.event_id.as_u128());
-            Heard::Fact(gate.returned(&e.return_id, e.return_version, id, fact))
+            gate.returned(&e.return_id, e.return_version, id, fact)
         }
         Event::OrderState(e) => {
             check_key(key, &e.order_id)?;
@@ -221,10 +164,10 @@ fn take(
             let cancelled: BTreeMap<Text, _> = cancelled
                 .map(|l| (l.line_id.clone(), l.cancelled))
                 .collect();
-            Heard::Fact(gate.cancelled(e.state_version, cancelled))
+            gate.cancelled(e.state_version, cancelled)
         }
         other => return Err(no_use(DESCRIPTOR.name, other)),
-    })
+    }))
 }
 
 fn request(e: &RefundRequest, inbound: &Inbound, gate: &Gate) -> Result<Request, Fault> {
@@ -290,13 +233,6 @@ fn answer(e: &PaymentEvent) -> Result<Answer, Fault> {
 fn split_refund_key(key: &str) -> Option<(u128, u32)> {
     let (id, attempt) = key.split_once('|')?;
     Some((Uuid::parse_str(id).ok()?.as_u128(), attempt.parse().ok()?))
-}
-
-fn load(key: &str, context: &mut Context<'_>) -> Result<Gate, Fault> {
-    match context.state().get(key.as_bytes()) {
-        Some(bytes) => Gate::from_state(bytes).map_err(|e| damaged(key, e)),
-        None => Ok(Gate::default()),
-    }
 }
 
 fn told(key: &str, change: &Change, gate: &Gate, emitter: &Emitter<'_>) -> RefundEvent {

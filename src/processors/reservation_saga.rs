@@ -5,17 +5,18 @@
 //! made firm; what is cancelled, rejected or found to be missing is given back. When claims run out is
 //! stock-ledger's to decide and to record. The rules are in [`crate::domain::order::Saga`].
 
-use super::checks::{self, damaged, quality, unknown};
+use super::checks::{self, quality, unknown};
+use super::emitter::Emitter;
+use super::keyed::{Call, Fate, Heard, Keyed, Rules};
 use crate::contract::event::{
     ChannelStatus, ChannelType, DeliveryMethod, Event, EventMeta, LineQty, OrderEvent,
-    OrderEventType, OrderSnapshot, Origin, Outcome, PaymentKind, PositionKind, ReservationAction,
-    ReservationCommand, ReservationEvent, ReservationMode, ReservationStatus, ShipmentEvent,
-    ShipmentStatus, Text,
+    OrderEventType, OrderSnapshot, PaymentKind, ReservationAction, ReservationCommand,
+    ReservationEvent, ReservationMode, ReservationStatus, ShipmentEvent, ShipmentStatus, Text,
 };
 use crate::contract::topic;
-use crate::domain::order::{Answer, Held, News, Plan, Quantities, Saga, Said, Step, Want};
-use crate::domain::{Decimal, Position, Timestamp, compound_key, event_id};
-use crate::pipeline::{Code, Context, Fault, Inbound, Processor, ProcessorDescriptor, Stage};
+use crate::domain::order::{Answer, Held, Plan, Quantities, Saga, Said, Step, Want};
+use crate::domain::{Decimal, Position, compound_key};
+use crate::pipeline::{Code, Context, Fault, ProcessorDescriptor, Stage};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -33,24 +34,21 @@ pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
     outputs: &[topic::RESERVATION_COMMAND, topic::ORDER_LIFECYCLE],
 };
 
-const SOURCE: &str = "crossdock/reservation-saga";
+const NOTHING: Heard = Heard::Nothing("is of no account to claims");
 
 /// The processor.
+pub type ReservationSaga = Keyed<Claiming>;
+
+/// Its rules.
 #[derive(Default)]
-pub struct ReservationSaga {
+pub struct Claiming {
     /// Locations that serve each channel, best first.
     channels: BTreeMap<Text, Vec<Text>>,
-    bytes: Vec<u8>,
 }
 
-impl ReservationSaga {
-    /// Without any channel; tables bring them.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Takes in one record; says how new it is.
-    fn take_in(&self, key: &str, event: &Event, saga: &mut Saga) -> Result<News, Fault> {
+impl Claiming {
+    /// Takes in one record.
+    fn take_in(&self, key: &str, event: &Event, saga: &mut Saga) -> Result<Heard, Fault> {
         let order = match event {
             Event::OrderEvent(e) => &e.order_id,
             Event::ReservationEvent(e) => &e.order_id,
@@ -63,22 +61,22 @@ impl ReservationSaga {
         match event {
             Event::OrderEvent(e) => self.order(e, saga),
             Event::ReservationEvent(e) => reservation(e, saga),
-            Event::PaymentEvent(e) => Ok(match e.kind {
-                PaymentKind::Unknown => return Err(unknown("kind")),
-                PaymentKind::Authorised | PaymentKind::Captured => saga.paid(),
-                _ => News::New,
-            }),
+            Event::PaymentEvent(e) => match e.kind {
+                PaymentKind::Unknown => Err(unknown("kind")),
+                PaymentKind::Authorised | PaymentKind::Captured => Ok(Heard::Taken(saga.paid())),
+                _ => Ok(NOTHING),
+            },
             Event::ShipmentEvent(e) => shipment(e, saga),
             other => Err(checks::no_use(DESCRIPTOR.name, other)),
         }
     }
 
-    fn order(&self, e: &OrderEvent, saga: &mut Saga) -> Result<News, Fault> {
+    fn order(&self, e: &OrderEvent, saga: &mut Saga) -> Result<Heard, Fault> {
         let said = said(&e.meta, e.entity_version);
         let plan = || e.order.as_ref().map(|o| self.plan(o)).transpose();
         let needed =
             || plan()?.ok_or_else(|| quality(format!("{} needs the order itself", e.r#type)));
-        Ok(match e.r#type {
+        Ok(Heard::Taken(match e.r#type {
             OrderEventType::Unknown => return Err(unknown("type")),
             OrderEventType::Placed => saga.placed(said, needed()?, false),
             OrderEventType::Amended => saga.placed(said, needed()?, e.erp_order_id.is_some()),
@@ -97,8 +95,8 @@ impl ReservationSaga {
             OrderEventType::CancelRequested
             | OrderEventType::Held
             | OrderEventType::HoldReleased
-            | OrderEventType::Closed => News::New,
-        })
+            | OrderEventType::Closed => return Ok(NOTHING),
+        }))
     }
 
     fn plan(&self, o: &OrderSnapshot) -> Result<Plan, Fault> {
@@ -160,112 +158,54 @@ impl ReservationSaga {
     fn locations(&self, channel: &str) -> &[Text] {
         self.channels.get(channel).map_or(&[], Vec::as_slice)
     }
-
-    /// Takes the steps that are due and writes the order back.
-    fn finish(
-        &mut self,
-        key: &str,
-        mut saga: Saga,
-        cause: Option<&EventMeta>,
-        context: &mut Context<'_>,
-    ) {
-        let channel = saga
-            .plan()
-            .map(|plan| plan.channel.clone())
-            .unwrap_or_default();
-        let now = context.now();
-        for step in saga.advance(key, self.locations(&channel), now) {
-            emit(key, step, cause, context);
-        }
-        let before = saga.due();
-        let due = saga.set_due(now);
-        if due != before {
-            context.set_timer(key, due);
-        }
-        saga.to_state(&mut self.bytes);
-        if context.state().get(key.as_bytes()) != Some(&self.bytes) {
-            context.state().put(key.as_bytes(), &self.bytes);
-        }
-    }
 }
 
-impl Processor for ReservationSaga {
-    fn descriptor(&self) -> &'static ProcessorDescriptor {
-        &DESCRIPTOR
+impl Rules for Claiming {
+    const DESCRIPTOR: &'static ProcessorDescriptor = &DESCRIPTOR;
+    const SOURCE: &'static str = "crossdock/reservation-saga";
+    type Known = Saga;
+    type Gathered = ();
+
+    fn take(
+        &self,
+        index: usize,
+        saga: &mut Saga,
+        _: &mut (),
+        call: &mut Call<'_, '_>,
+    ) -> Result<Heard, Fault> {
+        self.take_in(call.key, &call.inbound[index].event, saga)
     }
 
-    fn process(
-        &mut self,
-        key: &str,
-        inbound: &[Inbound],
-        context: &mut Context<'_>,
-    ) -> Result<(), Fault> {
-        let mut saga = load(key, context)?;
-        let mut cause = None;
-        for (index, i) in inbound.iter().enumerate() {
-            match self.take_in(key, &i.event, &mut saga) {
-                Err(fault) => context.reject(index, fault),
-                Ok(News::TooMuch) => {
-                    let message = format!(
-                        "order {key} has more claims, fulfilments or cancellations than any order"
-                    );
-                    context.reject(index, quality(message));
-                }
-                Ok(News::New) => {
-                    cause = Some(i.event.meta());
-                    context.settle(index, Outcome::Applied, None);
-                }
-                Ok(News::Known) => context.settle(index, Outcome::Duplicate, None),
-                Ok(News::Old) => {
-                    context.settle(index, Outcome::Superseded, Some("a newer version is known"));
-                }
-            }
+    fn finish(&self, saga: &mut Saga, (): (), call: &mut Call<'_, '_>) -> Result<Fate, Fault> {
+        if call.is_timer() {
+            // Nothing has happened to the order for so long that it is forgotten.
+            return Ok(Fate::Forgotten);
         }
-        self.finish(key, saga, cause, context);
-        Ok(())
+        let channel = saga.plan().map(|plan| plan.channel.clone());
+        let locations = self.locations(&channel.unwrap_or_default());
+        let emitter = call.emitter_as_of_cause();
+        for step in saga.advance(call.key, locations, call.now()) {
+            emit(step, &emitter, call.context);
+        }
+        saga.set_due(call.now());
+        Ok(Fate::Kept)
     }
 
-    /// Nothing has happened to the order for so long that it is forgotten.
-    fn timer(
-        &mut self,
-        key: &str,
-        _due: Timestamp,
-        context: &mut Context<'_>,
-    ) -> Result<(), Fault> {
-        context.state().delete(key.as_bytes());
-        context.set_timer(key, None);
-        Ok(())
-    }
-
-    fn table(&mut self, _topic: &str, key: &str, event: Option<&Event>) -> bool {
-        let locations = match event {
+    /// Orders that have their claims keep them; the next that is asked for goes by the new list.
+    fn table(&mut self, key: &str, event: Option<&Event>) {
+        match event {
             Some(Event::Channel(channel)) if channel.status != ChannelStatus::Inactive => {
-                Some(channel.eligible_locations.clone())
+                let locations = channel.eligible_locations.clone();
+                self.channels.insert(key.into(), locations);
             }
-            _ => None,
-        };
-        // Orders that have their claims keep them; the next that is asked for goes by the new list.
-        match locations {
-            Some(locations) => self.channels.insert(key.into(), locations),
-            None => self.channels.remove(key),
-        };
-        false
-    }
-
-    fn restored_timer(&self, key: &[u8], value: &[u8]) -> Option<(Text, Timestamp)> {
-        let due = Saga::timer_of(value).ok()??;
-        Some((std::str::from_utf8(key).ok()?.into(), due))
+            _ => {
+                self.channels.remove(key);
+            }
+        }
     }
 }
 
-fn load(key: &str, context: &mut Context<'_>) -> Result<Saga, Fault> {
-    match context.state().get(key.as_bytes()) {
-        Some(bytes) => Saga::from_state(bytes).map_err(|e| damaged(key, e)),
-        None => Ok(Saga::default()),
-    }
-}
-
-fn reservation(e: &ReservationEvent, saga: &mut Saga) -> Result<News, Fault> {
+fn reservation(e: &ReservationEvent, saga: &mut Saga) -> Result<Heard, Fault> {
     let answer = match e.status {
         ReservationStatus::Unknown => return Err(unknown("status")),
         ReservationStatus::Rejected => Answer::Refused,
@@ -289,10 +229,11 @@ fn reservation(e: &ReservationEvent, saga: &mut Saga) -> Result<News, Fault> {
         ..Held::default()
     };
     let said = said(&e.meta, e.reservation_version);
-    Ok(saga.answered(said, e.reservation_id.as_u128(), told))
+    let id = e.reservation_id.as_u128();
+    Ok(Heard::Taken(saga.answered(said, id, told)))
 }
 
-fn shipment(e: &ShipmentEvent, saga: &mut Saga) -> Result<News, Fault> {
+fn shipment(e: &ShipmentEvent, saga: &mut Saga) -> Result<Heard, Fault> {
     if e.status == ShipmentStatus::Unknown {
         return Err(unknown("status"));
     }
@@ -304,11 +245,12 @@ fn shipment(e: &ShipmentEvent, saga: &mut Saga) -> Result<News, Fault> {
         Some((line.reservation_id?.as_u128(), units.or_zero()))
     });
     let missed: Vec<(u128, Decimal)> = missed.filter(|(_, units)| units.is_positive()).collect();
-    Ok(saga.missed(
-        said(&e.meta, e.shipment_version),
+    let said = said(&e.meta, e.shipment_version);
+    Ok(Heard::Taken(saga.missed(
+        said,
         e.shipment_id.clone(),
         missed,
-    ))
+    )))
 }
 
 fn said(meta: &EventMeta, version: i64) -> Said {
@@ -321,7 +263,8 @@ fn said(meta: &EventMeta, version: i64) -> Said {
     }
 }
 
-fn emit(key: &str, step: Step, cause: Option<&EventMeta>, context: &mut Context<'_>) {
+fn emit(step: Step, emitter: &Emitter<'_>, context: &mut Context<'_>) {
+    let key = emitter.entity;
     match step {
         Step::Hold {
             id,
@@ -332,19 +275,19 @@ fn emit(key: &str, step: Step, cause: Option<&EventMeta>, context: &mut Context<
             let command = ReservationCommand {
                 expires_at,
                 promise_at: promise,
-                ..command(key, id, &claim, ReservationAction::Hold, cause)
+                ..command(id, &claim, ReservationAction::Hold, emitter)
             };
             send(command, context);
         }
         Step::Confirm(id, claim) => {
             send(
-                command(key, id, &claim, ReservationAction::Confirm, cause),
+                command(id, &claim, ReservationAction::Confirm, emitter),
                 context,
             );
         }
         Step::Release(id, claim) => {
             send(
-                command(key, id, &claim, ReservationAction::Release, cause),
+                command(id, &claim, ReservationAction::Release, emitter),
                 context,
             );
         }
@@ -354,13 +297,7 @@ fn emit(key: &str, step: Step, cause: Option<&EventMeta>, context: &mut Context<
             reason,
         } => {
             let event = OrderEvent {
-                meta: meta(
-                    "OrderEvent",
-                    &format!("{key}#{version}"),
-                    version,
-                    cause,
-                    key,
-                ),
+                meta: emitter.meta("OrderEvent", &format!("{key}#{version}"), version),
                 order_id: key.into(),
                 r#type: OrderEventType::CancelRequested,
                 entity_version: version,
@@ -379,28 +316,21 @@ fn affected(units: Quantities) -> Vec<LineQty> {
 }
 
 fn command(
-    order: &str,
     id: u128,
     claim: &Held,
     action: ReservationAction,
-    cause: Option<&EventMeta>,
+    emitter: &Emitter<'_>,
 ) -> ReservationCommand {
     let id = Uuid::from_u128(id);
     ReservationCommand {
-        meta: meta(
-            "ReservationCommand",
-            &format!("{id}|{action}"),
-            1,
-            cause,
-            order,
-        ),
+        meta: emitter.meta("ReservationCommand", &format!("{id}|{action}"), 1),
         reservation_id: id,
         action,
         mode: match claim.forced {
             true => ReservationMode::Forced,
             false => ReservationMode::Strict,
         },
-        order_id: order.into(),
+        order_id: emitter.entity.into(),
         order_line_id: claim.line.clone(),
         sku: claim.sku.clone(),
         location_id: claim.location.clone(),
@@ -413,26 +343,4 @@ fn command(
 fn send(command: ReservationCommand, context: &mut Context<'_>) {
     let key = compound_key(&[&command.sku, &command.location_id]);
     context.emit(topic::RESERVATION_COMMAND, key, command);
-}
-
-fn meta(
-    event_type: &str,
-    record_id: &str,
-    position: i64,
-    cause: Option<&EventMeta>,
-    order: &str,
-) -> EventMeta {
-    EventMeta {
-        event_id: event_id(SOURCE, 0, record_id, "", event_type),
-        event_type: event_type.into(),
-        source: SOURCE.into(),
-        source_position: position,
-        position_kind: PositionKind::Version,
-        occurred_at: cause.map(|m| m.occurred_at).unwrap_or_default(),
-        tenant_id: "default".into(),
-        correlation_id: cause.map_or_else(|| order.into(), |m| m.correlation_id.clone()),
-        causation_id: cause.map(|m| m.event_id),
-        origin: Origin::Source,
-        ..EventMeta::default()
-    }
 }

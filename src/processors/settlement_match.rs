@@ -4,15 +4,16 @@
 //! its payout at once, so that sums do not wait for a match, and again when its order is known. The
 //! rules are in [`crate::domain::finance::Matching`].
 
-use super::checks::{check_key, check_times, damaged, no_use, quality};
-use super::finance::{Emitter, cases, facts, forget, keep, settle};
-use crate::contract::event::{
-    Event, Money as WireMoney, Outcome, SettlementEvent, SettlementKind, Text,
-};
+use super::cases::{self, About};
+use super::checks::{check_key, check_times, no_use, quality};
+use super::emitter::Emitter;
+use super::finance::facts;
+use super::keyed::{Call, Fate, Heard, Keyed, Rules};
+use crate::contract::event::{Event, Money as WireMoney, SettlementEvent, SettlementKind, Text};
 use crate::contract::topic;
-use crate::domain::finance::{Forward, LineKind, Matching, Taken};
+use crate::domain::finance::{Forward, LineKind, Matching};
 use crate::domain::{Date, Timestamp, compound_key, split_key};
-use crate::pipeline::{Context, Fault, Inbound, Processor, ProcessorDescriptor};
+use crate::pipeline::{Fault, ProcessorDescriptor};
 
 /// What `settlement-match` is.
 pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
@@ -23,123 +24,64 @@ pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
     outputs: &[topic::SETTLEMENT_PAYOUT, topic::OPS_EXCEPTION],
 };
 
-const SOURCE: &str = "crossdock/settlement-match";
-
 /// The processor.
-#[derive(Default)]
-pub struct SettlementMatch {
-    bytes: Vec<u8>,
-}
+pub type SettlementMatch = Keyed<ByReference>;
 
-impl SettlementMatch {
-    /// Without any reference; state brings them.
-    pub fn new() -> Self {
-        Self::default()
+/// Its rules.
+#[derive(Default)]
+pub struct ByReference;
+
+impl Rules for ByReference {
+    const DESCRIPTOR: &'static ProcessorDescriptor = &DESCRIPTOR;
+    const SOURCE: &'static str = "crossdock/settlement-match";
+    type Known = Matching;
+    type Gathered = ();
+
+    fn take(
+        &self,
+        index: usize,
+        matching: &mut Matching,
+        _: &mut (),
+        call: &mut Call<'_, '_>,
+    ) -> Result<Heard, Fault> {
+        take(call.key, &call.inbound[index].event, matching, call.now())
     }
 
     fn finish(
-        &mut self,
-        key: &str,
-        mut matching: Matching,
-        timer: Option<Timestamp>,
-        inbound: &[Inbound],
-        context: &mut Context<'_>,
-    ) {
-        let (forwards, cases) = matching.settle(context.now());
-        let emitter = Emitter {
-            processor: DESCRIPTOR.name,
-            source: SOURCE,
-            entity: key,
-            cause: inbound.last().map(|i| i.event.meta()),
-            at: context.now(),
-        };
+        &self,
+        matching: &mut Matching,
+        (): (),
+        call: &mut Call<'_, '_>,
+    ) -> Result<Fate, Fault> {
+        let (forwards, cases) = matching.settle(call.now());
+        let emitter = call.emitter();
         for forward in forwards {
             let payout = forward.line.payout.clone();
-            context.emit(
-                topic::SETTLEMENT_PAYOUT,
-                payout,
-                told(key, forward, &emitter),
-            );
+            let event = told(call.key, forward, &emitter);
+            call.context.emit(topic::SETTLEMENT_PAYOUT, payout, event);
         }
         let Some(changes) = cases else {
-            return forget(key, context);
+            return Ok(Fate::Forgotten);
         };
-        let order = matching.order().cloned();
-        cases::emit(order.as_deref(), changes, inbound, &emitter, context);
-        matching.to_state(&mut self.bytes);
-        keep(key, &self.bytes, (timer, matching.due()), context);
+        let about = About {
+            order: matching.order().cloned(),
+            ..About::default()
+        };
+        cases::emit(&about, changes, &emitter, call.context);
+        Ok(Fate::Kept)
     }
 }
 
-impl Processor for SettlementMatch {
-    fn descriptor(&self) -> &'static ProcessorDescriptor {
-        &DESCRIPTOR
-    }
-
-    fn process(
-        &mut self,
-        key: &str,
-        inbound: &[Inbound],
-        context: &mut Context<'_>,
-    ) -> Result<(), Fault> {
-        let mut matching = load(key, context)?;
-        let (timer, now) = (matching.due(), context.now());
-        let mut news = false;
-        for (index, i) in inbound.iter().enumerate() {
-            match take(key, &i.event, &mut matching, now) {
-                Ok(Some(taken)) => {
-                    news |= taken == Taken::Applied;
-                    settle(index, taken, context);
-                }
-                Ok(None) => {
-                    let reason = "no settlement has a line for it";
-                    context.settle(index, Outcome::Applied, Some(reason));
-                }
-                Err(fault) => context.reject(index, fault),
-            }
-        }
-        if news {
-            matching.heard(now);
-            self.finish(key, matching, timer, inbound, context);
-        }
-        Ok(())
-    }
-
-    fn timer(
-        &mut self,
-        key: &str,
-        _due: Timestamp,
-        context: &mut Context<'_>,
-    ) -> Result<(), Fault> {
-        let matching = load(key, context)?;
-        // It has fired: whatever follows sets it again.
-        context.set_timer(key, None);
-        self.finish(key, matching, None, &[], context);
-        Ok(())
-    }
-
-    fn restored_timer(&self, key: &[u8], value: &[u8]) -> Option<(Text, Timestamp)> {
-        let due = Matching::due_of(value).ok()??;
-        Some((std::str::from_utf8(key).ok()?.into(), due))
-    }
-}
-
-/// Takes one event in; `None` when no settlement will have a line for it.
-fn take(
-    key: &str,
-    event: &Event,
-    matching: &mut Matching,
-    now: Timestamp,
-) -> Result<Option<Taken>, Fault> {
+fn take(key: &str, event: &Event, matching: &mut Matching, now: Timestamp) -> Result<Heard, Fault> {
     let meta = event.meta();
     check_times(meta)?;
     let id = meta.event_id.as_u128();
-    Ok(Some(match event {
+    Ok(Heard::Taken(match event {
         Event::PaymentEvent(e) => {
             check_key(key, &facts::reference(&e.psp, &e.psp_reference))?;
             match facts::movement(e)? {
                 Some(moved) => matching.moved(e.payment_version, id, moved, now),
-                None => return Ok(None),
+                None => return Ok(Heard::Nothing("no settlement has a line for it")),
             }
         }
         Event::SettlementEvent(e) => {
@@ -158,13 +100,6 @@ fn take(
         }
         other => return Err(no_use(DESCRIPTOR.name, other)),
     }))
-}
-
-fn load(key: &str, context: &mut Context<'_>) -> Result<Matching, Fault> {
-    match context.state().get(key.as_bytes()) {
-        Some(bytes) => Matching::from_state(bytes).map_err(|e| damaged(key, e)),
-        None => Ok(Matching::default()),
-    }
 }
 
 fn told(key: &str, forward: Forward, emitter: &Emitter<'_>) -> SettlementEvent {

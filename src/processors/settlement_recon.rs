@@ -5,14 +5,16 @@
 //! payout may have very many lines: each is a sub-entry of its own, the payout keeps sums. The rules
 //! are in [`crate::domain::finance::Payout`].
 
+use super::cases::{self, About};
 use super::checks::{check_key, check_times, damaged, no_use};
+use super::finance::facts;
 use super::finance::postings::{Books, event as posting_event};
-use super::finance::{Emitter, cases, facts, forget, keep, settle};
-use crate::contract::event::{Event, SettlementEvent, Text};
+use super::keyed::{Call, Fate, Heard, Keyed, Rules};
+use crate::contract::event::{Event, SettlementEvent};
 use crate::contract::topic;
-use crate::domain::Timestamp;
-use crate::domain::finance::{KeptLine, Payout, Posting, Taken};
-use crate::pipeline::{Context, Fault, Inbound, Processor, ProcessorDescriptor};
+use crate::domain::finance::{KeptLine, Payout, Posting, SettledLine};
+use crate::domain::{Stored, Taken};
+use crate::pipeline::{Context, Fault, ProcessorDescriptor};
 
 /// What `settlement-recon` is.
 pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
@@ -23,136 +25,79 @@ pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
     outputs: &[topic::LEDGER_POSTING, topic::OPS_EXCEPTION],
 };
 
-const SOURCE: &str = "crossdock/settlement-recon";
-
 /// The processor.
-#[derive(Default)]
-pub struct SettlementRecon {
-    bytes: Vec<u8>,
-}
+pub type SettlementRecon = Keyed<OfPayouts>;
 
-impl SettlementRecon {
-    /// Without any payout; state brings them.
-    pub fn new() -> Self {
-        Self::default()
+/// Its rules.
+#[derive(Default)]
+pub struct OfPayouts;
+
+impl Rules for OfPayouts {
+    const DESCRIPTOR: &'static ProcessorDescriptor = &DESCRIPTOR;
+    const SOURCE: &'static str = "crossdock/settlement-recon";
+    type Known = Payout;
+    /// What the lines have posted.
+    type Gathered = Vec<Posting>;
+
+    fn take(
+        &self,
+        index: usize,
+        payout: &mut Payout,
+        postings: &mut Vec<Posting>,
+        call: &mut Call<'_, '_>,
+    ) -> Result<Heard, Fault> {
+        let (e, told) = told(call.key, &call.inbound[index].event)?;
+        let (version, id) = (e.meta.source_position, e.meta.event_id.as_u128());
+        let taken = match told {
+            facts::Settled::Line(settled) => {
+                let (taken, more) = line((version, id), settled, payout, call)?;
+                postings.extend(more);
+                taken
+            }
+            facts::Settled::Control(control) => payout.control(&e.line_id, version, id, control),
+            facts::Settled::Bank(money) => payout.credit(&e.line_id, version, id, money),
+        };
+        Ok(Heard::Taken(taken))
     }
 
     fn finish(
-        &mut self,
-        key: &str,
-        mut payout: Payout,
-        timer: Option<Timestamp>,
-        (inbound, mut postings): (&[Inbound], Vec<Posting>),
-        context: &mut Context<'_>,
-    ) -> Result<(), Fault> {
-        let (more, cases) = payout.settle(context.now());
+        &self,
+        payout: &mut Payout,
+        mut postings: Vec<Posting>,
+        call: &mut Call<'_, '_>,
+    ) -> Result<Fate, Fault> {
+        let (more, cases) = payout.settle(call.now());
         postings.extend(more);
-        let emitter = Emitter {
-            processor: DESCRIPTOR.name,
-            source: SOURCE,
-            entity: key,
-            cause: inbound.last().map(|i| i.event.meta()),
-            at: context.now(),
-        };
+        let emitter = call.emitter();
         for posting in postings {
             let event = posting_event(Books::Payout, &posting, &emitter);
-            context.emit(topic::LEDGER_POSTING, key, event);
+            call.context.emit(topic::LEDGER_POSTING, call.key, event);
         }
         let Some(changes) = cases else {
-            forget_lines(key, &payout, context)?;
-            forget(key, context);
-            return Ok(());
+            forget_lines(call.key, payout, call.context)?;
+            return Ok(Fate::Forgotten);
         };
-        cases::emit(None, changes, inbound, &emitter, context);
-        payout.to_state(&mut self.bytes);
-        keep(key, &self.bytes, (timer, payout.due()), context);
-        Ok(())
-    }
-
-    fn line(
-        &mut self,
-        key: &str,
-        e: &SettlementEvent,
-        line: crate::domain::finance::SettledLine,
-        payout: &mut Payout,
-        context: &mut Context<'_>,
-    ) -> Result<(Taken, Vec<Posting>), Fault> {
-        let name = line_key(key, &line.line);
-        let known = read_line(key, &name, context)?;
-        let (version, id) = (e.meta.source_position, e.meta.event_id.as_u128());
-        let (taken, kept) = payout.line(known, version, id, line);
-        let Some((kept, postings)) = kept else {
-            return Ok((taken, Vec::new()));
-        };
-        kept.to_state(&mut self.bytes);
-        context.state().put(&name, &self.bytes);
-        Ok((taken, postings))
+        cases::emit(&About::default(), changes, &emitter, call.context);
+        Ok(Fate::Kept)
     }
 }
 
-impl Processor for SettlementRecon {
-    fn descriptor(&self) -> &'static ProcessorDescriptor {
-        &DESCRIPTOR
-    }
-
-    fn process(
-        &mut self,
-        key: &str,
-        inbound: &[Inbound],
-        context: &mut Context<'_>,
-    ) -> Result<(), Fault> {
-        let mut payout = load(key, context)?;
-        let timer = payout.due();
-        let (mut news, mut postings) = (false, Vec::new());
-        for (index, i) in inbound.iter().enumerate() {
-            let (e, told) = match told(key, &i.event) {
-                Ok(told) => told,
-                Err(fault) => {
-                    context.reject(index, fault);
-                    continue;
-                }
-            };
-            let (version, id) = (e.meta.source_position, e.meta.event_id.as_u128());
-            let taken = match told {
-                facts::Settled::Line(line) => {
-                    let (taken, more) = self.line(key, e, line, &mut payout, context)?;
-                    postings.extend(more);
-                    taken
-                }
-                facts::Settled::Control(control) => {
-                    payout.control(&e.line_id, version, id, control)
-                }
-                facts::Settled::Bank(money) => payout.credit(&e.line_id, version, id, money),
-            };
-            news |= taken == Taken::Applied;
-            settle(index, taken, context);
-        }
-        if news {
-            payout.heard(context.now());
-            self.finish(key, payout, timer, (inbound, postings), context)?;
-        }
-        Ok(())
-    }
-
-    fn timer(
-        &mut self,
-        key: &str,
-        _due: Timestamp,
-        context: &mut Context<'_>,
-    ) -> Result<(), Fault> {
-        let payout = load(key, context)?;
-        // It has fired: whatever follows sets it again.
-        context.set_timer(key, None);
-        self.finish(key, payout, None, (&[], Vec::new()), context)
-    }
-
-    fn restored_timer(&self, key: &[u8], value: &[u8]) -> Option<(Text, Timestamp)> {
-        if !self.is_entity(key) {
-            return None;
-        }
-        let due = Payout::due_of(value).ok()??;
-        Some((std::str::from_utf8(key).ok()?.into(), due))
-    }
+fn line(
+    (version, id): (i64, u128),
+    line: SettledLine,
+    payout: &mut Payout,
+    call: &mut Call<'_, '_>,
+) -> Result<(Taken, Vec<Posting>), Fault> {
+    let name = line_key(call.key, &line.line);
+    let known = read_line(call.key, &name, call.context)?;
+    let (taken, kept) = payout.line(known, version, id, line);
+    let Some((kept, postings)) = kept else {
+        return Ok((taken, Vec::new()));
+    };
+    let mut bytes = Vec::new();
+    kept.to_state(&mut bytes);
+    call.context.state().put(&name, &bytes);
+    Ok((taken, postings))
 }
 
 fn told<'e>(key: &str, event: &'e Event) -> Result<(&'e SettlementEvent, facts::Settled), Fault> {
@@ -162,13 +107,6 @@ fn told<'e>(key: &str, event: &'e Event) -> Result<(&'e SettlementEvent, facts::
     check_times(&e.meta)?;
     check_key(key, &e.payout_id)?;
     Ok((e, facts::settled(e)?))
-}
-
-fn load(key: &str, context: &mut Context<'_>) -> Result<Payout, Fault> {
-    match context.state().get(key.as_bytes()) {
-        Some(bytes) => Payout::from_state(bytes).map_err(|e| damaged(key, e)),
-        None => Ok(Payout::default()),
-    }
 }
 
 /// The state key of a line: behind the payout's own.

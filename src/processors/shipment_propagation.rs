@@ -5,17 +5,18 @@
 //! customer must be told stands in it as milestones. How fast a channel is called is its sink's
 //! business. The rules are in [`crate::domain::order::Shipments`].
 
-use super::checks::{self, damaged, quality, unknown};
+use super::checks::{self, quality, unknown};
+use super::emitter::Emitter;
+use super::keyed::{Call, Fate, Heard, Keyed, Rules};
 use super::statuses::{domain_status, wire_status};
 use crate::contract::event::{
-    Event, EventMeta, Fulfilment, Milestone as WireMilestone, MilestoneKind, NodeType,
-    OrderEventType, Origin, Outcome, Package, PositionKind, ShipmentEvent,
-    ShipmentLine as WireLine, ShipmentState, Text,
+    Event, Fulfilment, Milestone as WireMilestone, MilestoneKind, NodeType, OrderEventType,
+    Package, ShipmentEvent, ShipmentLine as WireLine, ShipmentState, Text,
 };
 use crate::contract::topic;
-use crate::domain::order::{Milestone, News, Parcel, Report, Said, ShipmentLine, Shipments};
-use crate::domain::{Position, Timestamp, event_id};
-use crate::pipeline::{Context, Fault, Inbound, Processor, ProcessorDescriptor};
+use crate::domain::Position;
+use crate::domain::order::{Milestone, Parcel, Report, Said, ShipmentLine, Shipments};
+use crate::pipeline::{Fault, ProcessorDescriptor};
 
 /// What `shipment-propagation` is.
 pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
@@ -26,92 +27,51 @@ pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
     outputs: &[topic::SHIPMENT_STATE],
 };
 
-const SOURCE: &str = "crossdock/shipment-propagation";
-
 /// The processor.
+pub type ShipmentPropagation = Keyed<Telling>;
+
+/// Its rules.
 #[derive(Default)]
-pub struct ShipmentPropagation {
-    bytes: Vec<u8>,
-}
+pub struct Telling;
 
-impl ShipmentPropagation {
-    /// Without state of its own.
-    pub fn new() -> Self {
-        Self::default()
+impl Rules for Telling {
+    const DESCRIPTOR: &'static ProcessorDescriptor = &DESCRIPTOR;
+    const SOURCE: &'static str = "crossdock/shipment-propagation";
+    type Known = Shipments;
+    type Gathered = ();
+
+    fn take(
+        &self,
+        index: usize,
+        shipments: &mut Shipments,
+        _: &mut (),
+        call: &mut Call<'_, '_>,
+    ) -> Result<Heard, Fault> {
+        take_in(call.key, &call.inbound[index].event, shipments)
     }
-}
 
-impl Processor for ShipmentPropagation {
-    fn descriptor(&self) -> &'static ProcessorDescriptor {
-        &DESCRIPTOR
-    }
-
-    fn process(
-        &mut self,
-        key: &str,
-        inbound: &[Inbound],
-        context: &mut Context<'_>,
-    ) -> Result<(), Fault> {
-        let mut shipments = match context.state().get(key.as_bytes()) {
-            Some(bytes) => Shipments::from_state(bytes).map_err(|e| damaged(key, e))?,
-            None => Shipments::default(),
-        };
-        let before = shipments.clone();
-        let mut cause = None;
-        for (index, i) in inbound.iter().enumerate() {
-            match take_in(key, &i.event, &mut shipments) {
-                Err(fault) => context.reject(index, fault),
-                Ok(News::TooMuch) => {
-                    let message = format!(
-                        "order {key} has more fulfilments, lines and parcels than any order"
-                    );
-                    context.reject(index, quality(message));
-                }
-                Ok(News::New) => {
-                    cause = Some(i.event.meta());
-                    context.settle(index, Outcome::Applied, None);
-                }
-                Ok(News::Known) => context.settle(index, Outcome::Duplicate, None),
-                Ok(News::Old) => {
-                    context.settle(index, Outcome::Superseded, Some("a newer version is known"));
-                }
-            }
-        }
-        if shipments == before {
-            return Ok(());
+    fn finish(
+        &self,
+        shipments: &mut Shipments,
+        (): (),
+        call: &mut Call<'_, '_>,
+    ) -> Result<Fate, Fault> {
+        if call.is_timer() {
+            // Nothing has been heard of the order's fulfilments for so long that they are forgotten.
+            return Ok(Fate::Forgotten);
         }
         if shipments.told().is_some() {
             let version = shipments.next_version();
-            if let Some(state) = state(key, version, &shipments, cause) {
-                context.emit(topic::SHIPMENT_STATE, key, state);
+            if let Some(state) = state(version, shipments, &call.emitter_as_of_cause()) {
+                call.context.emit(topic::SHIPMENT_STATE, call.key, state);
             }
         }
-        let due = shipments.set_due(context.now());
-        context.set_timer(key, Some(due));
-        shipments.to_state(&mut self.bytes);
-        context.state().put(key.as_bytes(), &self.bytes);
-        Ok(())
-    }
-
-    /// Nothing has been heard of the order's fulfilments for so long that they are forgotten.
-    fn timer(
-        &mut self,
-        key: &str,
-        _due: Timestamp,
-        context: &mut Context<'_>,
-    ) -> Result<(), Fault> {
-        context.state().delete(key.as_bytes());
-        context.set_timer(key, None);
-        Ok(())
-    }
-
-    fn restored_timer(&self, key: &[u8], value: &[u8]) -> Option<(Text, Timestamp)> {
-        let due = Shipments::timer_of(value).ok()??;
-        Some((std::str::from_utf8(key).ok()?.into(), due))
+        shipments.set_due(call.now());
+        Ok(Fate::Kept)
     }
 }
 
-fn take_in(key: &str, event: &Event, shipments: &mut Shipments) -> Result<News, Fault> {
+fn take_in(key: &str, event: &Event, shipments: &mut Shipments) -> Result<Heard, Fault> {
     let (order, version) = match event {
         Event::OrderEvent(e) => (&e.order_id, e.entity_version),
         Event::ShipmentEvent(e) => (&e.order_id, e.shipment_version),
@@ -127,20 +87,17 @@ fn take_in(key: &str, event: &Event, shipments: &mut Shipments) -> Result<News, 
         },
         event: meta.event_id.as_u128(),
     };
-    match event {
+    Ok(Heard::Taken(match event {
         Event::OrderEvent(e) if e.r#type == OrderEventType::Placed => match &e.order {
-            Some(o) => {
-                Ok(shipments.ordered(said, o.channel_id.clone(), o.channel_order_id.clone()))
-            }
-            None => Err(quality("PLACED needs the order itself")),
+            Some(o) => shipments.ordered(said, o.channel_id.clone(), o.channel_order_id.clone()),
+            None => return Err(quality("PLACED needs the order itself")),
         },
         Event::ShipmentEvent(e) => {
             let at = meta.occurred_at;
-            Ok(shipments.report(said, e.shipment_id.clone(), report(e)?, at))
+            shipments.report(said, e.shipment_id.clone(), report(e)?, at)
         }
-        // Everything else that is said of an order is of no account to its parcels.
-        _ => Ok(News::New),
-    }
+        _ => return Ok(Heard::Nothing("is of no account to parcels")),
+    }))
 }
 
 fn report(e: &ShipmentEvent) -> Result<Report, Fault> {
@@ -180,28 +137,11 @@ fn report(e: &ShipmentEvent) -> Result<Report, Fault> {
     })
 }
 
-fn state(
-    key: &str,
-    version: i64,
-    shipments: &Shipments,
-    cause: Option<&EventMeta>,
-) -> Option<ShipmentState> {
+fn state(version: i64, shipments: &Shipments, emitter: &Emitter<'_>) -> Option<ShipmentState> {
     let (channel, number, fulfilments) = shipments.told()?;
-    let meta = EventMeta {
-        event_id: event_id(SOURCE, 0, &format!("{key}#{version}"), "", "ShipmentState"),
-        event_type: "ShipmentState".into(),
-        source: SOURCE.into(),
-        source_position: version,
-        position_kind: PositionKind::Version,
-        occurred_at: cause.map(|m| m.occurred_at).unwrap_or_default(),
-        tenant_id: "default".into(),
-        correlation_id: cause.map_or_else(|| key.into(), |m| m.correlation_id.clone()),
-        causation_id: cause.map(|m| m.event_id),
-        origin: Origin::Source,
-        ..EventMeta::default()
-    };
+    let key = emitter.entity;
     Some(ShipmentState {
-        meta,
+        meta: emitter.meta("ShipmentState", &format!("{key}#{version}"), version),
         order_id: key.into(),
         channel_id: channel.clone(),
         channel_order_id: number.clone(),

@@ -8,14 +8,15 @@
 //! A provider is called with the key `refundId|attempt`. An attempt whose outcome is unknown is asked
 //! about under the same key; only a definite failure opens the next.
 
-use super::cases::{CaseChange, Cases};
-use super::facts::{Latest, Payment, PaymentKind, ReturnFact, Taken};
+use super::facts::{Payment, PaymentKind, ReturnFact};
 use super::limits::Verdict;
 use super::machine::{Illegal, RefundMove, RefundStatus};
 use super::refund::{Answer, AnswerKind, Change, Refund, Request};
-use super::{FACTS_MAX, HORIZON, RETENTION};
-use crate::domain::encoding::{first_of, from_state, stored, to_state};
-use crate::domain::{Corrupt, Decimal, Timestamp};
+use super::{HORIZON, RETENTION};
+use crate::domain::FACTS_MAX;
+use crate::domain::cases::{CaseChange, Cases};
+use crate::domain::encoding::kept;
+use crate::domain::{Decimal, Latest, Taken, Timestamp};
 use compact_str::CompactString as Text;
 use std::collections::BTreeMap;
 
@@ -32,7 +33,7 @@ pub struct Gate {
     pub(super) refunds: BTreeMap<u128, Refund>,
     cases: Cases,
 }
-stored!(Gate {
+kept!(Gate {
     due,
     heard_at,
     payments,
@@ -44,32 +45,6 @@ stored!(Gate {
 });
 
 impl Gate {
-    /// Reads what [`Gate::to_state`] wrote.
-    ///
-    /// # Errors
-    /// When the bytes are damaged or of another version.
-    pub fn from_state(bytes: &[u8]) -> Result<Self, Corrupt> {
-        from_state(bytes)
-    }
-    /// Writes the gate into `out`, in place of what it holds.
-    pub fn to_state(&self, out: &mut Vec<u8>) {
-        to_state(self, out);
-    }
-    /// When the timer that stands in these bytes is due.
-    ///
-    /// # Errors
-    /// As [`Gate::from_state`].
-    pub fn due_of(bytes: &[u8]) -> Result<Option<Timestamp>, Corrupt> {
-        first_of(bytes)
-    }
-    /// When [`Gate::settle`] wants to be called though nothing has come.
-    pub fn due(&self) -> Option<Timestamp> {
-        self.due
-    }
-    /// The time at which the newest fact was recorded.
-    pub fn heard(&mut self, at: Timestamp) {
-        self.heard_at = self.heard_at.max(at);
-    }
     /// Every refund by id.
     pub fn refunds(&self) -> &BTreeMap<u128, Refund> {
         &self.refunds

@@ -5,17 +5,15 @@
 //! correction, a fact that comes twice posts nothing, and the balances are the same whatever came
 //! first. Amounts here are signed: a debit is more than zero, a credit less.
 
-use super::cases::{CaseChange, Cases, Finding, Severity};
-use super::facts::{
-    AllocationKind, Invoice, InvoiceKind, Latest, Payment, PaymentKind, RefundFact, Taken,
-};
+use super::facts::{AllocationKind, Invoice, InvoiceKind, Payment, PaymentKind, RefundFact};
 use super::postings::{
     Account, Balances, Journal, Posted, Posting, Targets, named, post, transfer,
 };
 use super::{RETENTION, RefundStatus};
-use crate::domain::encoding::{first_of, from_state, stored, to_state};
+use crate::domain::cases::{CaseChange, Cases, Finding, Severity};
+use crate::domain::encoding::kept;
 use crate::domain::money::{Currency, Money};
-use crate::domain::{Corrupt, Decimal, Timestamp};
+use crate::domain::{Decimal, Latest, Taken, Timestamp};
 use compact_str::CompactString as Text;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -37,7 +35,7 @@ pub struct Books {
     posted: Journal,
     cases: Cases,
 }
-stored!(Books {
+kept!(Books {
     due,
     heard_at,
     closed,
@@ -50,33 +48,6 @@ stored!(Books {
 });
 
 impl Books {
-    /// Reads what [`Books::to_state`] wrote.
-    ///
-    /// # Errors
-    /// When the bytes are damaged or of another version.
-    pub fn from_state(bytes: &[u8]) -> Result<Self, Corrupt> {
-        from_state(bytes)
-    }
-    /// Writes the books into `out`, in place of what it holds.
-    pub fn to_state(&self, out: &mut Vec<u8>) {
-        to_state(self, out);
-    }
-    /// When the timer that stands in these bytes is due.
-    ///
-    /// # Errors
-    /// As [`Books::from_state`].
-    pub fn due_of(bytes: &[u8]) -> Result<Option<Timestamp>, Corrupt> {
-        first_of(bytes)
-    }
-    /// When [`Books::settle`] wants to be called though no fact has come.
-    pub fn due(&self) -> Option<Timestamp> {
-        self.due
-    }
-    /// The time at which the newest fact was recorded.
-    pub fn heard(&mut self, at: Timestamp) {
-        self.heard_at = self.heard_at.max(at);
-    }
-
     /// A movement of the customer's money; `key` names it whatever system tells of it.
     pub fn payment(&mut self, key: &str, version: i64, id: u128, payment: Payment) -> Taken {
         self.payments.take(key, version, id, payment)
@@ -203,6 +174,7 @@ impl Books {
                 code: "LEDGER_RESIDUAL",
                 cause: format!("{}|{currency}", account.name()).into(),
                 severity: Severity::High,
+                patience: Duration::ZERO,
                 expected: format!("{} 0 {currency} once the order is closed", account.name()),
                 actual: format!(
                     "{} {amount} {currency}: {}",

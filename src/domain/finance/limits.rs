@@ -1,10 +1,10 @@
 //! What a refund needs, and what about the refunds of an order does not agree.
 
-use super::cases::{Finding, Severity};
 use super::facts::{PaymentKind, ReturnFact};
 use super::gate::Gate;
 use super::refund::{ATTEMPTS_MAX, Refund};
 use super::{AllocationKind, HORIZON, RefundStatus};
+use crate::domain::cases::{Finding, Severity};
 use crate::domain::money::{Currency, Money};
 use crate::domain::{Decimal, Timestamp};
 use compact_str::CompactString as Text;
@@ -234,6 +234,7 @@ impl Gate {
             code,
             cause: compact_str::format_compact!("refund:{}", Uuid::from_u128(id)),
             severity,
+            patience: Duration::ZERO,
             expected: "each refund granted within what was captured, and paid once".into(),
             actual,
             delta: Some(money.amount()),
@@ -283,6 +284,7 @@ impl Gate {
                 code,
                 cause: currency.code().into(),
                 severity: Severity::Critical,
+                patience: Duration::ZERO,
                 expected: format!("refunds of at most {received} {currency}"),
                 actual: format!("refunds of {granted} {currency}"),
                 delta: Some(granted - received),
@@ -306,6 +308,7 @@ impl Gate {
             code: "DUPLICATE_REFUND",
             cause,
             severity: Severity::Critical,
+            patience: Duration::ZERO,
             expected: "goods are refunded once".into(),
             actual,
             delta: money.map(Money::amount),

@@ -4,12 +4,11 @@
 //! of as events, and the lines that its settlement files have. They agree when the lines of each kind
 //! sum to the movement.
 
-use super::cases::{CaseChange, Cases, Finding, Severity};
-use super::facts::{Latest, Taken};
 use super::{HORIZON, RETENTION};
-use crate::domain::encoding::{first_of, from_state, stored, stored_enum, to_state};
+use crate::domain::cases::{CaseChange, Cases, Finding, Severity};
+use crate::domain::encoding::{kept, stored, stored_enum};
 use crate::domain::money::Money;
-use crate::domain::{Corrupt, Decimal, Timestamp};
+use crate::domain::{Decimal, Latest, Taken, Timestamp};
 use compact_str::CompactString as Text;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -126,7 +125,7 @@ pub struct Matching {
     told: BTreeMap<Text, (i64, SettledLine)>,
     cases: Cases,
 }
-stored!(Matching {
+kept!(Matching {
     due,
     heard_at,
     moved,
@@ -137,32 +136,6 @@ stored!(Matching {
 });
 
 impl Matching {
-    /// Reads what [`Matching::to_state`] wrote.
-    ///
-    /// # Errors
-    /// When the bytes are damaged or of another version.
-    pub fn from_state(bytes: &[u8]) -> Result<Self, Corrupt> {
-        from_state(bytes)
-    }
-    /// Writes all of it into `out`, in place of what it holds.
-    pub fn to_state(&self, out: &mut Vec<u8>) {
-        to_state(self, out);
-    }
-    /// When the timer that stands in these bytes is due.
-    ///
-    /// # Errors
-    /// As [`Matching::from_state`].
-    pub fn due_of(bytes: &[u8]) -> Result<Option<Timestamp>, Corrupt> {
-        first_of(bytes)
-    }
-    /// When [`Matching::settle`] wants to be called though nothing has come.
-    pub fn due(&self) -> Option<Timestamp> {
-        self.due
-    }
-    /// The time at which the newest fact was heard.
-    pub fn heard(&mut self, at: Timestamp) {
-        self.heard_at = self.heard_at.max(at);
-    }
     /// The order, once a movement has told of it.
     pub fn order(&self) -> Option<&Text> {
         self.moved.facts().map(|m| &m.order).next()
@@ -260,6 +233,7 @@ impl Matching {
                 code,
                 cause: kind.name().into(),
                 severity: Severity::High,
+                patience: Duration::ZERO,
                 expected: format!("settled {}", text(moved)),
                 actual: format!("settled {}", text(settled)),
                 delta: Some(

@@ -1,13 +1,12 @@
 //! The money of one order: what was paid, invoiced, returned and refunded, what follows from it in
 //! the books, and whether it agrees.
 //!
-//! What is heard is kept as a *set* of facts ([`Latest`]): of each payment, invoice, return and
+//! What is heard is kept as a *set* of facts ([`Latest`](super::Latest)): of each payment, invoice, return and
 //! refund the newest version, so that order and repetition of arrival change nothing. [`Books`]
 //! derive postings from the set; [`Gate`] decides refunds, once each, and remembers what it decided;
 //! [`Reconciliation`] compares returns with refunds, stock and credit notes. What does not agree is a
-//! [`Finding`]; [`Cases`] tell which findings are new, changed or gone.
+//! [`Finding`](super::cases::Finding); [`Cases`](super::cases::Cases) tell which findings are new, changed or gone.
 
-mod cases;
 mod facts;
 mod gate;
 mod ledger;
@@ -19,10 +18,9 @@ mod postings;
 mod refund;
 mod returns;
 
-pub use cases::{CaseChange, CaseStatus, Cases, Finding, Severity};
 pub use facts::{
-    Allocation, AllocationKind, Disposition, Invoice, InvoiceKind, Latest, OrderLine, OrderTerms,
-    Payment, PaymentKind, RefundFact, Restock, ReturnFact, ReturnLine, Taken,
+    Allocation, AllocationKind, Disposition, Invoice, InvoiceKind, OrderLine, OrderTerms, Payment,
+    PaymentKind, RefundFact, Restock, ReturnFact, ReturnLine,
 };
 pub use gate::Gate;
 pub use ledger::Books;
@@ -41,5 +39,3 @@ use std::time::Duration;
 pub const HORIZON: Duration = Duration::from_secs(72 * 3_600);
 /// How long an order's money is kept after the last fact of it.
 pub const RETENTION: Duration = Duration::from_secs(400 * 24 * 3_600);
-/// Facts of one kind that one order may have. More are no order's; they are refused.
-pub const FACTS_MAX: usize = 1_000;

@@ -5,19 +5,19 @@
 //! payout's; fees, reserves and corrections take their part, and the bank's credit brings it to zero.
 //! What is left is the exception.
 
-use super::cases::{CaseChange, Cases, Finding, Severity};
-use super::facts::{Latest, Taken};
 use super::matching::{LineKind, SettledLine};
 use super::postings::{
     Account, Balances, Journal, Posted, Posting, Targets, named, post, transfer,
 };
 use super::{HORIZON, RETENTION};
-use crate::domain::encoding::{first_of, from_state, stored, to_state};
+use crate::domain::cases::{CaseChange, Cases, Finding, Severity};
+use crate::domain::encoding::{kept, stored};
 use crate::domain::money::rules;
 use crate::domain::money::{Currency, Money};
-use crate::domain::{Corrupt, Decimal, Timestamp};
+use crate::domain::{Decimal, Latest, Taken, Timestamp};
 use compact_str::CompactString as Text;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// What the provider says about a payout as a whole.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,17 +48,6 @@ stored!(KeptLine {
 });
 
 impl KeptLine {
-    /// Reads what [`KeptLine::to_state`] wrote.
-    ///
-    /// # Errors
-    /// When the bytes are damaged or of another version.
-    pub fn from_state(bytes: &[u8]) -> Result<Self, Corrupt> {
-        from_state(bytes)
-    }
-    /// Writes the line into `out`, in place of what it holds.
-    pub fn to_state(&self, out: &mut Vec<u8>) {
-        to_state(self, out);
-    }
     /// The line that was kept before this one.
     pub fn before(&self) -> Option<&Text> {
         self.before.as_ref()
@@ -92,7 +81,7 @@ pub struct Payout {
     posted: Journal,
     cases: Cases,
 }
-stored!(Payout {
+kept!(Payout {
     due,
     heard_at,
     judged_from,
@@ -107,33 +96,6 @@ stored!(Payout {
 });
 
 impl Payout {
-    /// Reads what [`Payout::to_state`] wrote.
-    ///
-    /// # Errors
-    /// When the bytes are damaged or of another version.
-    pub fn from_state(bytes: &[u8]) -> Result<Self, Corrupt> {
-        from_state(bytes)
-    }
-    /// Writes all of it into `out`, in place of what it holds.
-    pub fn to_state(&self, out: &mut Vec<u8>) {
-        to_state(self, out);
-    }
-    /// When the timer that stands in these bytes is due.
-    ///
-    /// # Errors
-    /// As [`Payout::from_state`].
-    pub fn due_of(bytes: &[u8]) -> Result<Option<Timestamp>, Corrupt> {
-        first_of(bytes)
-    }
-    /// When [`Payout::settle`] wants to be called though nothing has come.
-    pub fn due(&self) -> Option<Timestamp> {
-        self.due
-    }
-    /// The time at which the newest fact was heard; the first starts the horizon.
-    pub fn heard(&mut self, at: Timestamp) {
-        self.heard_at = self.heard_at.max(at);
-        self.judged_from.get_or_insert(at.plus(HORIZON));
-    }
     /// The line that was kept last; each names the one before it.
     pub fn last_line(&self) -> Option<&Text> {
         self.last_line.as_ref()
@@ -224,7 +186,10 @@ impl Payout {
     /// What has to be posted for the bank's credits, and what became of the payout's cases. Sets the
     /// next timer. `None` in place of the cases when it is over for good and may be forgotten.
     pub fn settle(&mut self, now: Timestamp) -> (Vec<Posting>, Option<Vec<CaseChange>>) {
-        let forgotten_at = self.heard_at.plus(RETENTION);
+        // The first fact starts the horizon.
+        let heard_at = self.heard_at;
+        self.judged_from.get_or_insert(heard_at.plus(HORIZON));
+        let forgotten_at = heard_at.plus(RETENTION);
         if forgotten_at <= now {
             return (Vec::new(), None);
         }
@@ -333,6 +298,7 @@ fn mismatch_of(cause: &str, actual: String, short: Option<Money>) -> Finding {
         code: "PAYOUT_MISMATCH",
         cause: cause.into(),
         severity: Severity::High,
+        patience: Duration::ZERO,
         expected: String::new(),
         actual,
         delta: short.map(Money::amount),

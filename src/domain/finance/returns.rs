@@ -6,15 +6,14 @@
 //! return has at most one open case, the first of this order: DUPLICATE_REFUND, REFUND_WITHOUT_RETURN,
 //! RETURN_WITHOUT_REFUND, NOT_RESTOCKED, CREDIT_NOTE_MISSING, TAX_MISMATCH.
 
-use super::cases::{CaseChange, Cases, Finding, Severity};
 use super::facts::{
-    AllocationKind, Disposition, Invoice, InvoiceKind, Latest, OrderTerms, RefundFact, Restock,
-    ReturnFact, Taken,
+    AllocationKind, Disposition, Invoice, InvoiceKind, OrderTerms, RefundFact, Restock, ReturnFact,
 };
 use super::{HORIZON, RETENTION};
-use crate::domain::encoding::{first_of, from_state, stored, to_state};
+use crate::domain::cases::{CaseChange, Cases, Finding, Severity};
+use crate::domain::encoding::kept;
 use crate::domain::money::{Currency, Money, Rounding};
-use crate::domain::{Corrupt, Decimal, Timestamp};
+use crate::domain::{Decimal, Latest, Taken, Timestamp};
 use compact_str::CompactString as Text;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -41,7 +40,7 @@ pub struct Reconciliation {
     judged_from: BTreeMap<Text, Timestamp>,
     cases: Cases,
 }
-stored!(Reconciliation {
+kept!(Reconciliation {
     due,
     heard_at,
     terms,
@@ -75,33 +74,6 @@ struct Expected {
 }
 
 impl Reconciliation {
-    /// Reads what [`Reconciliation::to_state`] wrote.
-    ///
-    /// # Errors
-    /// When the bytes are damaged or of another version.
-    pub fn from_state(bytes: &[u8]) -> Result<Self, Corrupt> {
-        from_state(bytes)
-    }
-    /// Writes all of it into `out`, in place of what it holds.
-    pub fn to_state(&self, out: &mut Vec<u8>) {
-        to_state(self, out);
-    }
-    /// When the timer that stands in these bytes is due.
-    ///
-    /// # Errors
-    /// As [`Reconciliation::from_state`].
-    pub fn due_of(bytes: &[u8]) -> Result<Option<Timestamp>, Corrupt> {
-        first_of(bytes)
-    }
-    /// When [`Reconciliation::settle`] wants to be called though nothing has come.
-    pub fn due(&self) -> Option<Timestamp> {
-        self.due
-    }
-    /// The time at which the newest fact was recorded.
-    pub fn heard(&mut self, at: Timestamp) {
-        self.heard_at = self.heard_at.max(at);
-    }
-
     /// What was agreed for the order.
     pub fn agreed(&mut self, version: i64, id: u128, terms: OrderTerms) -> Taken {
         self.terms.take(ONLY, version, id, terms)
@@ -443,6 +415,7 @@ fn finding(code: &'static str, cause: Text, expected: String, actual: String) ->
             "NOT_RESTOCKED" | "CREDIT_NOTE_MISSING" | "TAX_MISMATCH" => Severity::Medium,
             _ => Severity::High,
         },
+        patience: Duration::ZERO,
         expected,
         actual,
         delta: None,

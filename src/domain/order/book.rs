@@ -4,12 +4,12 @@
 //! version counts. Decisions, which depend on what was known when they were made, are in `cancel`.
 
 use super::cancel::Cancel;
-use super::cases::Case;
 use super::facts::{
     Invoice, Payment, Refund, Reservation, Return, Said, Shipment, Snapshot, Statement,
 };
 use super::machine::ShipmentStatus;
-use crate::domain::encoding::{self, Corrupt, stored};
+use crate::domain::cases::Cases;
+use crate::domain::encoding::{self, Corrupt, kept, stored};
 use crate::domain::{Position, Timestamp};
 use compact_str::CompactString as Text;
 use std::collections::{BTreeMap, BTreeSet};
@@ -163,7 +163,8 @@ pub struct Order {
     pub(super) conflicts: BTreeMap<Text, Position>,
     pub(super) cancels: BTreeMap<u128, Cancel>,
     pub(super) decisions: i64,
-    pub(super) cases: BTreeMap<(Text, Text), Case>,
+    /// What does not agree, as it was told.
+    pub cases: Cases,
     waiting: Vec<Waiting>,
     state_version: i64,
     pub(super) changed_at: Timestamp,
@@ -186,7 +187,7 @@ stored!(Waiting {
     at,
     superseded
 });
-stored!(Order {
+kept!(Order {
     due,
     sides,
     payments,
@@ -206,27 +207,6 @@ stored!(Order {
 });
 
 impl Order {
-    /// An order as kept in state.
-    ///
-    /// # Errors
-    /// When the bytes are not what [`Order::to_state`] wrote.
-    pub fn from_state(bytes: &[u8]) -> Result<Order, Corrupt> {
-        encoding::from_state(bytes)
-    }
-
-    /// Replaces `out` with the bytes to keep.
-    pub fn to_state(&self, out: &mut Vec<u8>) {
-        encoding::to_state(self, out);
-    }
-
-    /// The timer of an order in state: when it wants to be looked at again.
-    ///
-    /// # Errors
-    /// As [`Order::from_state`].
-    pub fn timer_of(bytes: &[u8]) -> Result<Option<Timestamp>, Corrupt> {
-        <Option<Timestamp> as encoding::Stored>::read(&mut encoding::Reader::new(bytes)?)
-    }
-
     /// Whether somebody has told what was ordered.
     pub fn is_known(&self) -> bool {
         self.snapshot().is_some()
@@ -420,7 +400,7 @@ impl Order {
     /// Sets when the order wants to be looked at again, and returns it: the next case that turns from
     /// a suspicion into an exception, else the end of what has to be remembered.
     pub fn set_due(&mut self, is_final: bool) -> Option<Timestamp> {
-        let patience = self.cases.values().filter_map(|case| case.due).min();
+        let patience = self.cases.due();
         let end = (is_final || !self.is_known()).then(|| self.changed_at.plus(RETENTION));
         self.due = [patience, end].into_iter().flatten().min();
         self.due
@@ -429,11 +409,6 @@ impl Order {
     /// Notes that the timer has fired: none is set.
     pub fn set_fired(&mut self) {
         self.due = None;
-    }
-
-    /// The timer that is set.
-    pub fn due(&self) -> Option<Timestamp> {
-        self.due
     }
 
     /// Whether the order need not be remembered any longer.

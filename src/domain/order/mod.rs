@@ -4,7 +4,7 @@
 //! invoice) and the decisions on cancellations ([`Order::hear`], [`Order::decide`]). What follows from
 //! them is computed, never stored: [`Order::project`] puts the units of each line into buckets that
 //! sum to what was ordered, derives the status, sums the money and names what contradicts.
-//! [`Order::watch`] turns contradictions that stay into exceptions.
+//! [`Cases`](super::cases::Cases) turn contradictions that stay into exceptions.
 //!
 //! [`Saga`] sees to it that the lines of an order get their stock, [`Shipments`] is what its channel
 //! must know of its fulfilments.
@@ -14,7 +14,6 @@
 
 mod book;
 mod cancel;
-mod cases;
 mod facts;
 mod machine;
 mod projection;
@@ -23,7 +22,6 @@ mod shipments;
 
 pub use book::{Fact, Heard, Order, RETENTION, WAITING_MAX, WEIGHT_MAX, Waiting};
 pub use cancel::Decision;
-pub use cases::{Contradiction, PATIENCE, Turn, Weight};
 pub use facts::{
     Handover, Invoice, Line, Payment, PaymentKind, Progress, Quantities, Refund, Reservation,
     Return, Said, Shipment, ShipmentLine, Snapshot, Statement,
@@ -31,8 +29,8 @@ pub use facts::{
 pub use machine::{
     Bucket, LINE, Machine, Move, OrderStatus, SHIPMENT, ShipmentStatus, can_be_cancelled,
 };
-pub use projection::{Buckets, LineState, View};
-pub use saga::{Answer, HOLD, Held, News, Plan, SAGA_RETENTION, Saga, Step, Want};
+pub use projection::{Buckets, LineState, PATIENCE, View};
+pub use saga::{Answer, HOLD, Held, Plan, SAGA_RETENTION, Saga, Step, Want};
 pub use shipments::{
     Fulfilment, MILESTONES, Milestone, Parcel, Report, SHIPMENTS_RETENTION, Shipments,
 };

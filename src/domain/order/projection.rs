@@ -4,12 +4,17 @@
 //! contradict each other, goods decide: what left the house has left it.
 
 use super::book::Order;
-use super::cases::{Contradiction, Weight};
 use super::facts::{Handover, Line, PaymentKind, Progress, ShipmentLine};
 use super::machine::{Bucket, OrderStatus, SHIPMENT, ShipmentStatus};
+use crate::domain::cases::{Finding, Severity};
 use crate::domain::{Decimal, Timestamp};
 use compact_str::CompactString as Text;
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long facts may overtake each other before what contradicts is an exception. What costs money by
+/// the minute is one at once.
+pub const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// How many units of a line are in each bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,7 +110,7 @@ struct Sums {
 impl Order {
     /// The order as it stands, and what contradicts in it. No view while nobody has told what was
     /// ordered; that is a contradiction too when there are facts that wait for it.
-    pub fn project(&self) -> (Option<View>, Vec<Contradiction>) {
+    pub fn project(&self) -> (Option<View>, Vec<Finding>) {
         let mut found = Vec::new();
         let Some(snapshot) = self.snapshot() else {
             if let Some(orphan) = self.orphan() {
@@ -205,7 +210,7 @@ impl Order {
         missed
     }
 
-    fn add_money(&self, view: &mut View, found: &mut Vec<Contradiction>) {
+    fn add_money(&self, view: &mut View, found: &mut Vec<Finding>) {
         let mut foreign = Vec::new();
         for (id, p) in self.payments.iter().map(|(id, l)| (id, &l.value)) {
             if p.kind == PaymentKind::Other {
@@ -246,19 +251,17 @@ impl Order {
                 false => view.invoiced += invoice.gross,
             }
         }
-        found.extend(
-            foreign
-                .into_iter()
-                .map(|(kind, id, currency)| Contradiction {
-                    code: "CURRENCY_MISMATCH",
-                    cause: compact_str::format_compact!("{kind}:{id}"),
-                    weight: Weight::High,
-                    expected: format!("amounts in {}", view.currency),
-                    actual: format!("{kind} {id} is in {currency}, and is not counted"),
-                    delta: Decimal::ZERO,
-                    actions: &["correct the amount at its source"],
-                }),
-        );
+        found.extend(foreign.into_iter().map(|(kind, id, currency)| Finding {
+            code: "CURRENCY_MISMATCH",
+            cause: compact_str::format_compact!("{kind}:{id}"),
+            severity: Severity::High,
+            patience: PATIENCE,
+            expected: format!("amounts in {}", view.currency),
+            actual: format!("{kind} {id} is in {currency}, and is not counted"),
+            delta: None,
+            at_risk: None,
+            actions: &["correct the amount at its source"],
+        }));
     }
 
     fn status(&self, lines: &[LineState]) -> OrderStatus {
@@ -305,29 +308,33 @@ impl Order {
         }
     }
 
-    fn contradictions_of_objects(&self, found: &mut Vec<Contradiction>) {
+    fn contradictions_of_objects(&self, found: &mut Vec<Finding>) {
         for (id, path) in &self.paths {
             let illegal = path.windows(2).find(|w| !SHIPMENT.leads(w[0].1, w[1].1));
             if let Some([(_, from), (at, to)]) = illegal {
-                found.push(Contradiction {
+                found.push(Finding {
                     code: "ILLEGAL_TRANSITION",
                     cause: compact_str::format_compact!("shipment:{id}"),
-                    weight: Weight::Medium,
+                    severity: Severity::Medium,
+                    patience: PATIENCE,
                     expected: format!("what a {} that is {from:?} can become", SHIPMENT.name),
                     actual: format!("{to:?} in version {at}"),
-                    delta: Decimal::ZERO,
+                    delta: None,
+                    at_risk: None,
                     actions: &["ask the node what is right"],
                 });
             }
         }
         for (entity, at) in &self.conflicts {
-            found.push(Contradiction {
+            found.push(Finding {
                 code: "VERSION_CONFLICT",
                 cause: entity.clone(),
-                weight: Weight::High,
+                severity: Severity::High,
+                patience: PATIENCE,
                 expected: format!("one fact of version {at}"),
                 actual: "two that differ; one of them counts".into(),
-                delta: Decimal::ZERO,
+                delta: None,
+                at_risk: None,
                 actions: &["compare with the source"],
             });
         }
@@ -354,31 +361,35 @@ impl Order {
             .collect();
         strangers.dedup_by(|a, b| (a.0, a.1) == (b.0, b.1));
         for (kind, id, line) in strangers {
-            found.push(Contradiction {
+            found.push(Finding {
                 code: "UNKNOWN_LINE",
                 cause: compact_str::format_compact!("{kind}:{id}"),
-                weight: Weight::High,
+                severity: Severity::High,
+                patience: PATIENCE,
                 expected: "lines of the order".into(),
                 actual: format!("line {line}, which the order does not have"),
-                delta: Decimal::ZERO,
+                delta: None,
+                at_risk: None,
                 actions: &["correct the line at its source", "amend the order"],
             });
         }
     }
 
-    fn orphan(&self) -> Option<Contradiction> {
+    fn orphan(&self) -> Option<Finding> {
         let versions = self.source_versions();
         let first = versions.keys().next()?;
-        Some(Contradiction {
+        Some(Finding {
             code: "ORPHAN",
             cause: Text::default(),
-            weight: Weight::High,
+            severity: Severity::High,
+            patience: PATIENCE,
             expected: "an order that was placed".into(),
             actual: format!(
                 "{} facts about it, of {first} first, and no order",
                 versions.len()
             ),
-            delta: Decimal::ZERO,
+            delta: None,
+            at_risk: None,
             actions: &["read the order again from its channel"],
         })
     }
@@ -461,23 +472,28 @@ fn is_ready(lines: &[LineState]) -> bool {
     pickups.peek().is_some() && pickups.all(|l| l.ready >= pending(l))
 }
 
-fn contradictions_of(line: &LineState, found: &mut Vec<Contradiction>) {
-    let mut add = |code, weight, expected: String, actual: String, delta: Decimal, actions| {
+fn contradictions_of(line: &LineState, found: &mut Vec<Finding>) {
+    let mut add = |code, severity, expected: String, actual: String, delta: Decimal, actions| {
         if delta.is_positive() {
-            found.push(Contradiction {
+            found.push(Finding {
                 code,
                 cause: line.id.clone(),
-                weight,
+                severity,
+                patience: match severity {
+                    Severity::Critical => Duration::ZERO,
+                    _ => PATIENCE,
+                },
                 expected,
                 actual,
-                delta,
+                delta: Some(delta),
+                at_risk: None,
                 actions,
             });
         }
     };
     add(
         "SHIPPED_AFTER_CANCEL",
-        Weight::Critical,
+        Severity::Critical,
         format!("line {}: nothing sent of what was cancelled", line.id),
         format!(
             "{} of {} left although cancelled",
@@ -489,7 +505,7 @@ fn contradictions_of(line: &LineState, found: &mut Vec<Contradiction>) {
     let over = line.gone - line.ordered;
     add(
         "OVER_SHIPPED",
-        Weight::High,
+        Severity::High,
         format!("line {}: at most {} sent", line.id, line.ordered),
         format!("{} of {} left", line.gone, line.sku),
         over - line.returned,
@@ -498,7 +514,7 @@ fn contradictions_of(line: &LineState, found: &mut Vec<Contradiction>) {
     let unsent = line.returned - line.gone;
     add(
         "RETURN_EXCEEDS_SHIPPED",
-        Weight::High,
+        Severity::High,
         format!("line {}: at most {} returned", line.id, line.gone),
         format!("{} of {} came back", line.returned, line.sku),
         unsent,

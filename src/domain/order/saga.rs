@@ -7,8 +7,8 @@
 //! location, then accepted without stock where that is allowed, else asked to be cancelled.
 
 use super::facts::{Quantities, Said};
-use crate::domain::encoding::{self, Corrupt, stored, stored_enum};
-use crate::domain::{Decimal, Timestamp, reservation_id};
+use crate::domain::encoding::{kept, stored, stored_enum};
+use crate::domain::{Decimal, Taken, Timestamp, reservation_id};
 use compact_str::CompactString as Text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -148,7 +148,7 @@ stored!(Held {
     said
 });
 stored!(Missed { said, units });
-stored!(Saga {
+kept!(Saga {
     due,
     placed,
     amended,
@@ -191,43 +191,9 @@ pub enum Step {
     },
 }
 
-/// How new something is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
-    /// Newer than what was known.
-    New,
-    /// Known.
-    Known,
-    /// Older than what is known.
-    Old,
-    /// More than any order has.
-    TooMuch,
-}
-
 impl Saga {
-    /// As kept in state.
-    ///
-    /// # Errors
-    /// When the bytes are not what [`Saga::to_state`] wrote.
-    pub fn from_state(bytes: &[u8]) -> Result<Saga, Corrupt> {
-        encoding::from_state(bytes)
-    }
-
-    /// Replaces `out` with the bytes to keep.
-    pub fn to_state(&self, out: &mut Vec<u8>) {
-        encoding::to_state(self, out);
-    }
-
-    /// When the order may be forgotten, from state.
-    ///
-    /// # Errors
-    /// As [`Saga::from_state`].
-    pub fn timer_of(bytes: &[u8]) -> Result<Option<Timestamp>, Corrupt> {
-        encoding::first_of(bytes)
-    }
-
     /// The channel placed or amended the order; or the ERP took or amended it, whose word counts then.
-    pub fn placed(&mut self, said: Said, plan: Plan, by_erp: bool) -> News {
+    pub fn placed(&mut self, said: Said, plan: Plan, by_erp: bool) -> Taken {
         match by_erp {
             true => newer(&mut self.amended, said, plan),
             false => newer(&mut self.placed, said, plan),
@@ -235,40 +201,40 @@ impl Saga {
     }
 
     /// The ERP accepted or rejected the order.
-    pub fn judged(&mut self, said: Said, accepted: bool) -> News {
+    pub fn judged(&mut self, said: Said, accepted: bool) -> Taken {
         newer(&mut self.verdict, said, accepted)
     }
 
     /// Money was promised or taken.
-    pub fn paid(&mut self) -> News {
+    pub fn paid(&mut self) -> Taken {
         match std::mem::replace(&mut self.paid, true) {
-            true => News::Known,
-            false => News::New,
+            true => Taken::Duplicate,
+            false => Taken::Applied,
         }
     }
 
     /// A cancellation was decided.
-    pub fn cancelled(&mut self, decision: u128, units: Quantities) -> News {
+    pub fn cancelled(&mut self, decision: u128, units: Quantities) -> Taken {
         if self.cancelled.len() >= OBJECTS_MAX {
-            return News::TooMuch;
+            return Taken::TooMany;
         }
         match self.cancelled.insert(decision, units.clone()) {
-            Some(known) if known == units => News::Known,
-            _ => News::New,
+            Some(known) if known == units => Taken::Duplicate,
+            _ => Taken::Applied,
         }
     }
 
     /// stock-ledger tells how a claim stands. A claim that somebody else asked for counts like one of
     /// ours.
-    pub fn answered(&mut self, said: Said, id: u128, told: Held) -> News {
+    pub fn answered(&mut self, said: Said, id: u128, told: Held) -> Taken {
         if self.claims.len() >= OBJECTS_MAX && !self.claims.contains_key(&id) {
-            return News::TooMuch;
+            return Taken::TooMany;
         }
         let claim = self.claims.entry(id).or_default();
         if claim.answer != Answer::None {
             match said.at.cmp(&claim.said.at) {
-                std::cmp::Ordering::Less => return News::Old,
-                std::cmp::Ordering::Equal => return News::Known,
+                std::cmp::Ordering::Less => return Taken::Superseded,
+                std::cmp::Ordering::Equal => return Taken::Duplicate,
                 std::cmp::Ordering::Greater => {}
             }
         }
@@ -280,23 +246,23 @@ impl Saga {
             said,
             ..told
         };
-        News::New
+        Taken::Applied
     }
 
     /// A node tells what it did not find, or gave up, of claims.
-    pub fn missed(&mut self, said: Said, shipment: Text, units: Vec<(u128, Decimal)>) -> News {
+    pub fn missed(&mut self, said: Said, shipment: Text, units: Vec<(u128, Decimal)>) -> Taken {
         if self.missed.len() >= OBJECTS_MAX && !self.missed.contains_key(&shipment) {
-            return News::TooMuch;
+            return Taken::TooMany;
         }
         if let Some(known) = self.missed.get(&shipment) {
             match said.at.cmp(&known.said.at) {
-                std::cmp::Ordering::Less => return News::Old,
-                std::cmp::Ordering::Equal => return News::Known,
+                std::cmp::Ordering::Less => return Taken::Superseded,
+                std::cmp::Ordering::Equal => return Taken::Duplicate,
                 std::cmp::Ordering::Greater => {}
             }
         }
         self.missed.insert(shipment, Missed { said, units });
-        News::New
+        Taken::Applied
     }
 
     /// The order as it is to be supplied, once it is known.
@@ -534,11 +500,6 @@ impl Saga {
         self.due = Some(now.plus(SAGA_RETENTION)).filter(|_| !open);
         self.due
     }
-
-    /// The timer that is set.
-    pub fn due(&self) -> Option<Timestamp> {
-        self.due
-    }
 }
 
 impl Held {
@@ -548,17 +509,17 @@ impl Held {
     }
 }
 
-fn newer<T>(known: &mut Option<(Said, T)>, said: Said, value: T) -> News {
-    let news = match known {
-        None => News::New,
+fn newer<T>(known: &mut Option<(Said, T)>, said: Said, value: T) -> Taken {
+    let taken = match known {
+        None => Taken::Applied,
         Some((known, _)) => match said.at.cmp(&known.at) {
-            std::cmp::Ordering::Greater => News::New,
-            std::cmp::Ordering::Equal => News::Known,
-            std::cmp::Ordering::Less => News::Old,
+            std::cmp::Ordering::Greater => Taken::Applied,
+            std::cmp::Ordering::Equal => Taken::Duplicate,
+            std::cmp::Ordering::Less => Taken::Superseded,
         },
     };
-    if news == News::New {
+    if taken == Taken::Applied {
         *known = Some((said, value));
     }
-    news
+    taken
 }

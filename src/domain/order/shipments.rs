@@ -6,9 +6,8 @@
 
 use super::facts::{Said, ShipmentLine};
 use super::machine::ShipmentStatus;
-use super::saga::News;
-use crate::domain::Timestamp;
-use crate::domain::encoding::{self, Corrupt, stored, stored_enum};
+use crate::domain::encoding::{kept, stored, stored_enum};
+use crate::domain::{Taken, Timestamp};
 use compact_str::CompactString as Text;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -119,7 +118,7 @@ stored!(Fulfilment {
     report,
     milestones
 });
-stored!(Shipments {
+kept!(Shipments {
     due,
     order,
     fulfilments,
@@ -127,49 +126,28 @@ stored!(Shipments {
 });
 
 impl Shipments {
-    /// As kept in state.
-    ///
-    /// # Errors
-    /// When the bytes are not what [`Shipments::to_state`] wrote.
-    pub fn from_state(bytes: &[u8]) -> Result<Shipments, Corrupt> {
-        encoding::from_state(bytes)
-    }
-
-    /// Replaces `out` with the bytes to keep.
-    pub fn to_state(&self, out: &mut Vec<u8>) {
-        encoding::to_state(self, out);
-    }
-
-    /// When they may be forgotten, from state.
-    ///
-    /// # Errors
-    /// As [`Shipments::from_state`].
-    pub fn timer_of(bytes: &[u8]) -> Result<Option<Timestamp>, Corrupt> {
-        encoding::first_of(bytes)
-    }
-
     /// The order is known: where it was sold, and its number there.
-    pub fn ordered(&mut self, said: Said, channel: Text, number: Text) -> News {
-        let news = match &self.order {
-            None => News::New,
-            Some((known, _)) if said.at > known.at => News::New,
-            Some((known, _)) if said.at == known.at => News::Known,
-            Some(_) => News::Old,
+    pub fn ordered(&mut self, said: Said, channel: Text, number: Text) -> Taken {
+        let taken = match &self.order {
+            None => Taken::Applied,
+            Some((known, _)) if said.at > known.at => Taken::Applied,
+            Some((known, _)) if said.at == known.at => Taken::Duplicate,
+            Some(_) => Taken::Superseded,
         };
-        if news == News::New {
+        if taken == Taken::Applied {
             self.order = Some((said, (channel, number)));
         }
-        news
+        taken
     }
 
     /// A fulfilment is reported on. An old report that tells of a milestone is news for that.
-    pub fn report(&mut self, said: Said, id: Text, report: Report, at: Timestamp) -> News {
+    pub fn report(&mut self, said: Said, id: Text, report: Report, at: Timestamp) -> Taken {
         let weight: usize = self.fulfilments.values().map(Fulfilment::weight).sum();
         let fresh = !self.fulfilments.contains_key(&id);
         if (fresh && self.fulfilments.len() >= FULFILMENTS_MAX)
             || weight + report.lines.len() + report.parcels.len() > WEIGHT_MAX
         {
-            return News::TooMuch;
+            return Taken::TooMany;
         }
         let known = self.fulfilments.entry(id).or_default();
         let before = known.milestones.clone();
@@ -181,18 +159,18 @@ impl Shipments {
             *reached = at.min(*reached);
         }
         if fresh || said > known.said {
-            let news = match fresh || said.at > known.said.at {
-                true => News::New,
+            let taken = match fresh || said.at > known.said.at {
+                true => Taken::Applied,
                 // Two reports of one version: the same one counts whatever comes first.
-                false => News::Old,
+                false => Taken::Superseded,
             };
             (known.said, known.report) = (said, report);
-            return news;
+            return taken;
         }
         match (known.milestones != before, said == known.said) {
-            (true, _) => News::New,
-            (false, true) => News::Known,
-            (false, false) => News::Old,
+            (true, _) => Taken::Applied,
+            (false, true) => Taken::Duplicate,
+            (false, false) => Taken::Superseded,
         }
     }
 

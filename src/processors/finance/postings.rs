@@ -1,9 +1,9 @@
 //! From postings to events.
 
-use super::Emitter;
 use crate::contract::event::{LedgerAccount, LedgerEntry, LedgerPosting, LedgerSide, Text};
 use crate::domain::finance::{Account, Entry, Posting};
 use crate::domain::{Decimal, event_id};
+use crate::processors::emitter::Emitter;
 
 /// Whose books a posting is in.
 #[derive(Clone, Copy, PartialEq)]

@@ -10,16 +10,15 @@
 mod input;
 mod output;
 
-use crate::contract::event::{
-    Event, EventMeta, EventRef, OrderEvent, OrderEventType, Outcome, Text,
-};
+use crate::contract::event::{Event, EventMeta, OrderEvent, OrderEventType, Outcome, Text};
 use crate::contract::topic;
 use crate::domain::order::{Fact, Heard, Order, Said};
-use crate::domain::{Position, Timestamp};
+use crate::domain::{Kept, Position, Stored, Timestamp};
 use crate::pipeline::{
     Code, Context, Fault, Inbound, Origin, Processor, ProcessorDescriptor, Stage,
 };
-use crate::processors::checks::damaged;
+use crate::processors::cases;
+use crate::processors::keyed::load;
 
 /// What `order-lifecycle` is.
 pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
@@ -64,8 +63,7 @@ struct Work<'k> {
     /// Event time of the newest fact taken in.
     newest: Timestamp,
     /// The fact taken in last.
-    cause: Option<EventRef>,
-    correlation: Option<Text>,
+    cause: Option<&'k Inbound>,
 }
 
 impl Processor for OrderLifecycle {
@@ -81,7 +79,7 @@ impl Processor for OrderLifecycle {
     ) -> Result<(), Fault> {
         let mut work = Work::load(key, context)?;
         for (index, i) in inbound.iter().enumerate() {
-            if let Err(fault) = work.take_in(index, &i.event, &i.record.origin, context) {
+            if let Err(fault) = work.take_in(index, i, context) {
                 context.reject(index, fault);
             }
         }
@@ -104,7 +102,7 @@ impl Processor for OrderLifecycle {
     }
 
     fn restored_timer(&self, key: &[u8], value: &[u8]) -> Option<(Text, Timestamp)> {
-        let due = Order::timer_of(value).ok()??;
+        let due = Order::due_of(value).ok()??;
         Some((std::str::from_utf8(key).ok()?.into(), due))
     }
 }
@@ -114,9 +112,9 @@ impl OrderLifecycle {
     fn finish(&mut self, mut work: Work<'_>, context: &mut Context<'_>) {
         let now = context.now();
         let (view, contradictions) = work.order.project();
-        let turns = work.order.watch(&contradictions, now);
+        let turns = work.order.cases.follow(contradictions, now);
         for turn in &turns {
-            if turn.code == "ORPHAN" && turn.contradiction.is_some() {
+            if turn.code == "ORPHAN" && turn.is_opened() {
                 work.park(context);
             }
         }
@@ -126,9 +124,8 @@ impl OrderLifecycle {
                 work.emit_state(view, context);
             }
         }
-        for turn in turns {
-            work.emit_turn(turn, view.as_ref(), context);
-        }
+        let about = work.about(view.as_ref());
+        cases::emit(&about, turns, &work.emitter(context), context);
         let before = work.order.due();
         let is_final = view.is_some_and(|v| v.closed || v.status.is_final());
         if work.order.is_over(is_final, now) {
@@ -149,17 +146,12 @@ impl OrderLifecycle {
 
 impl<'k> Work<'k> {
     fn load(key: &'k str, context: &mut Context<'_>) -> Result<Self, Fault> {
-        let order = match context.state().get(key.as_bytes()) {
-            Some(bytes) => Order::from_state(bytes).map_err(|e| damaged(key, e))?,
-            None => Order::default(),
-        };
         Ok(Work {
             key,
-            order,
+            order: load(key, context)?,
             changed: false,
             newest: Timestamp::default(),
             cause: None,
-            correlation: None,
         })
     }
 
@@ -167,10 +159,10 @@ impl<'k> Work<'k> {
     fn take_in(
         &mut self,
         index: usize,
-        event: &Event,
-        origin: &Origin,
+        inbound: &'k Inbound,
         context: &mut Context<'_>,
     ) -> Result<(), Fault> {
+        let event = &inbound.event;
         input::check(self.key, event)?;
         if !self.order.is_known() && !self.order.can_wait() {
             return Err(crowded(self.key));
@@ -185,8 +177,7 @@ impl<'k> Work<'k> {
                     heard,
                     "cancel",
                     said(&e.meta, e.entity_version),
-                    origin,
-                    &e.meta,
+                    inbound,
                     context,
                 )?;
                 self.decide(e, context);
@@ -205,8 +196,7 @@ impl<'k> Work<'k> {
                     heard,
                     "cancel",
                     said(&e.meta, e.entity_version),
-                    origin,
-                    &e.meta,
+                    inbound,
                     context,
                 )
             }
@@ -216,7 +206,7 @@ impl<'k> Work<'k> {
                 let placed = matches!(&fact, Fact::Order { .. });
                 let entity = fact.entity();
                 let heard = self.order.hear(said, fact, context.now());
-                self.settle(index, heard, &entity, said, origin, event.meta(), context)?;
+                self.settle(index, heard, &entity, said, inbound, context)?;
                 if let (true, Event::OrderEvent(e)) = (placed, event) {
                     self.decide(e, context);
                 }
@@ -225,20 +215,16 @@ impl<'k> Work<'k> {
         }
     }
 
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "each says something of its own about one record"
-    )]
     fn settle(
         &mut self,
         index: usize,
         heard: Heard,
         entity: &str,
         said: Said,
-        origin: &Origin,
-        meta: &EventMeta,
+        inbound: &'k Inbound,
         context: &mut Context<'_>,
     ) -> Result<(), Fault> {
+        let origin = &inbound.record.origin;
         let (outcome, reason) = match heard {
             Heard::Applied => (Outcome::Applied, None),
             Heard::Duplicate => (Outcome::Duplicate, None),
@@ -254,7 +240,7 @@ impl<'k> Work<'k> {
             Heard::TooMuch => return Err(too_much(self.key)),
         };
         if heard != Heard::Duplicate && heard != Heard::Superseded {
-            self.hear(meta, origin);
+            self.hear(inbound);
         }
         if outcome != Outcome::Applied || self.order.is_known() {
             context.settle(index, outcome, reason);
@@ -267,7 +253,7 @@ impl<'k> Work<'k> {
             entity,
             said.at,
         );
-        let overdue = self.order.open_cases().any(|(code, _)| code == "ORPHAN");
+        let overdue = self.order.cases.open().any(|(code, _)| code == "ORPHAN");
         match overdue {
             true => context.settle(index, Outcome::Parked, Some("nobody has told of the order")),
             false => context.settle(index, Outcome::Buffered, Some("waits for the order")),
@@ -275,17 +261,10 @@ impl<'k> Work<'k> {
         Ok(())
     }
 
-    fn hear(&mut self, meta: &EventMeta, origin: &Origin) {
+    fn hear(&mut self, inbound: &'k Inbound) {
         self.changed = true;
-        self.newest = self.newest.max(meta.occurred_at);
-        self.correlation
-            .get_or_insert_with(|| meta.correlation_id.clone());
-        self.cause = Some(EventRef {
-            topic: Text::from(&*origin.topic),
-            partition: origin.partition,
-            offset: origin.offset,
-            event_id: Some(meta.event_id),
-        });
+        self.newest = self.newest.max(inbound.event.meta().occurred_at);
+        self.cause = Some(inbound);
     }
 
     /// Decides the cancellations that can be decided now, before anything later is taken in.

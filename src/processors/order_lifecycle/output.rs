@@ -2,14 +2,14 @@
 
 use super::{DESCRIPTOR, Work};
 use crate::contract::event::{
-    BusinessException, ErrorClass, EventMeta, ExceptionStatus, LineQty, LineState, Money,
-    OrderEvent, OrderEventType, OrderState, OrderStatus, Origin as FactOrigin, PositionKind,
-    Severity, Text,
+    EventMeta, LineQty, LineState, Money, OrderEvent, OrderEventType, OrderState, OrderStatus,
 };
 use crate::contract::topic;
-use crate::domain::order::{Bucket, Decision, OrderStatus as Status, Turn, View, Weight};
+use crate::domain::order::{Bucket, Decision, OrderStatus as Status, View};
 use crate::domain::{event_id, exception_id};
 use crate::pipeline::Context;
+use crate::processors::cases::About;
+use crate::processors::emitter::Emitter;
 use uuid::Uuid;
 
 pub(super) const SOURCE: &str = "crossdock/order-lifecycle";
@@ -18,9 +18,11 @@ impl Work<'_> {
     pub(super) fn emit_state(&mut self, view: &View, context: &mut Context<'_>) {
         let version = self.order.next_state_version();
         let record_id = format!("{}#{version}", self.key);
-        let open = self.order.open_cases();
+        let open = self.order.cases.open();
         let event = OrderState {
-            meta: self.meta("OrderState", &record_id, version, context),
+            meta: self
+                .emitter(context)
+                .meta("OrderState", &record_id, version),
             order_id: self.key.into(),
             state_version: version,
             status: status_of(view.status),
@@ -42,7 +44,7 @@ impl Work<'_> {
             earliest_promise: view.promise,
             source_versions: self.order.source_versions(),
             open_exceptions: open
-                .map(|(code, cause)| self.case_id(code, cause).to_string().into())
+                .map(|(code, cause)| exception_id(code, self.key, cause).to_string().into())
                 .collect(),
         };
         context.emit(topic::ORDER_STATE, self.key, event);
@@ -68,7 +70,9 @@ impl Work<'_> {
                 causation_id: Some(request),
                 occurred_at: cause.meta.occurred_at,
                 correlation_id: cause.meta.correlation_id.clone(),
-                ..self.meta("OrderEvent", "", decision.version, context)
+                ..self
+                    .emitter(context)
+                    .meta("OrderEvent", "", decision.version)
             },
             order_id: self.key.into(),
             r#type: OrderEventType::CancelDecided,
@@ -88,90 +92,27 @@ impl Work<'_> {
         context.emit(topic::ORDER_LIFECYCLE, self.key, event);
     }
 
-    pub(super) fn emit_turn(&self, turn: Turn, view: Option<&View>, context: &mut Context<'_>) {
-        let id = self.case_id(&turn.code, &turn.cause);
-        let status = match &turn.contradiction {
-            None => ExceptionStatus::Resolved,
-            Some(_) if turn.again => ExceptionStatus::Regressed,
-            Some(_) => ExceptionStatus::Open,
-        };
-        let class = match &*turn.code {
-            "ILLEGAL_TRANSITION" => ErrorClass::IllegalTransition,
-            "UNKNOWN_LINE" | "ORPHAN" => ErrorClass::UnknownReference,
-            _ => ErrorClass::Contradiction,
-        };
-        let value = view.map(|v| Money {
-            amount: v.grand_total,
-            currency: v.currency.clone(),
-        });
-        let record_id = format!("{id}#{}", turn.version);
-        let mut event = BusinessException {
-            meta: self.meta("BusinessException", &record_id, turn.version, context),
-            exception_id: id,
-            exception_version: turn.version,
-            code: turn.code,
-            error_class: class,
-            status,
-            processor: DESCRIPTOR.name.into(),
-            order_id: Some(self.key.into()),
-            channel_id: view.map(|v| v.channel.clone()),
-            order_value: value,
-            customer_promise_at: view.and_then(|v| v.promise),
-            evidence: self.cause.iter().cloned().collect(),
-            orders_affected: 1,
-            occurrences: turn.version,
-            first_seen_at: turn.first_seen,
-            last_seen_at: context.now(),
-            cause_key: turn.cause,
-            ..BusinessException::default()
-        };
-        match turn.contradiction {
-            Some(found) => {
-                event.severity = match found.weight {
-                    Weight::Medium => Severity::Medium,
-                    Weight::High => Severity::High,
-                    Weight::Critical => Severity::Critical,
-                };
-                event.expected = Some(found.expected.into());
-                event.actual = Some(found.actual.into());
-                event.delta = Some(found.delta);
-                event.suggested_actions = found.actions.iter().map(|a| Text::from(*a)).collect();
-            }
-            None => {
-                event.severity = Severity::Info;
-                event.healed_by = self.cause.as_ref().and_then(|cause| cause.event_id);
-            }
+    /// What its cases are about.
+    pub(super) fn about(&self, view: Option<&View>) -> About {
+        About {
+            channel: view.map(|v| v.channel.clone()),
+            value: view.map(|v| Money {
+                amount: v.grand_total,
+                currency: v.currency.clone(),
+            }),
+            promise: view.and_then(|v| v.promise),
+            ..About::order(self.key)
         }
-        context.emit(topic::OPS_EXCEPTION, id.to_string(), event);
     }
 
-    fn case_id(&self, code: &str, cause: &str) -> Uuid {
-        exception_id(code, self.key, cause)
-    }
-
-    fn meta(
-        &self,
-        event_type: &str,
-        record_id: &str,
-        position: i64,
-        context: &Context<'_>,
-    ) -> EventMeta {
-        EventMeta {
-            event_id: event_id(SOURCE, 0, record_id, "", event_type),
-            event_type: event_type.into(),
-            source: SOURCE.into(),
-            source_position: position,
-            position_kind: PositionKind::Version,
-            // What follows from no fact but from time passing is of now.
-            occurred_at: match self.cause {
-                Some(_) => self.newest,
-                None => context.now(),
-            },
-            tenant_id: "default".into(),
-            correlation_id: self.correlation.clone().unwrap_or_else(|| self.key.into()),
-            causation_id: self.cause.as_ref().and_then(|cause| cause.event_id),
-            origin: FactOrigin::Source,
-            ..EventMeta::default()
+    /// What follows from no fact but from time passing is of now.
+    pub(super) fn emitter(&self, context: &Context<'_>) -> Emitter<'_> {
+        Emitter {
+            processor: DESCRIPTOR.name,
+            source: SOURCE,
+            entity: self.key,
+            cause: self.cause,
+            at: self.cause.map_or(context.now(), |_| self.newest),
         }
     }
 }
