@@ -273,6 +273,9 @@ fn start(chosen: Chosen, ports: &Ports, tasks: u32, service: &mut Service) -> an
     if connector.source().is_some() {
         let mut written = written(catalogue, &name, emits);
         written.push(topic::SOURCE_CURSOR.to_owned());
+        if descriptor.inbox {
+            written.push(catalogue.inbox_topic(&name));
+        }
         prepare(&ports.codec, &written)?;
         let job = Job {
             label: ports.settings.label(&format!("{name}.source")),

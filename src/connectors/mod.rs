@@ -11,6 +11,7 @@ mod medusa;
 mod reference;
 mod tryton;
 mod vendure;
+pub mod webhook;
 
 use crate::pipeline::{Code, ConnectorDescriptor, Fault, Stage};
 

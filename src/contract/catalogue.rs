@@ -239,6 +239,11 @@ impl Catalogue {
         self.of_reader("dead_letter", reader)
     }
 
+    /// Topic in which a connector keeps what was delivered to it.
+    pub fn inbox_topic(&self, connector: &str) -> String {
+        self.of_reader("inbox", connector)
+    }
+
     /// Changelog topic of a processor.
     pub fn state_topic(&self, reader: &str) -> String {
         self.of_reader("state", reader)
@@ -294,15 +299,7 @@ impl Catalogue {
             |kinds: &'static [&'static str], readers: &[(&str, &str)]| -> Vec<PhysicalTopic> {
                 let each = |(reader, input): &(&str, &str)| {
                     let partitions = self.partitions(input, tier).unwrap_or(1);
-                    let of_kind = |kind: &&str| {
-                        let p = self.per_reader.get(*kind)?;
-                        Some(PhysicalTopic {
-                            name: self.of_reader(kind, reader),
-                            partitions,
-                            contract: p.contract.clone(),
-                            settings: settings(&p.cleanup, p.retention, size(p.size_factor)),
-                        })
-                    };
+                    let of_kind = |kind: &&str| self.physical_of_reader(kind, reader, partitions);
                     kinds.iter().filter_map(of_kind).collect::<Vec<_>>()
                 };
                 readers.iter().flat_map(each).collect()
@@ -316,16 +313,33 @@ impl Catalogue {
     /// letters for what cannot become an event.
     pub fn physical_of_sources(&self, tier: Tier, sources: &[(&str, &str)]) -> Vec<PhysicalTopic> {
         let of_source = |(source, output): &(&str, &str)| {
-            let p = self.per_reader.get("dead_letter")?;
-            let size = self.defaults.max_message_bytes * p.size_factor;
-            Some(PhysicalTopic {
-                name: self.dead_letter_topic(source),
-                partitions: self.partitions(output, tier).unwrap_or(1),
-                contract: p.contract.clone(),
-                settings: settings(&p.cleanup, p.retention, size.to_string()),
-            })
+            let partitions = self.partitions(output, tier).unwrap_or(1);
+            self.physical_of_reader("dead_letter", source, partitions)
         };
         sources.iter().filter_map(of_source).collect()
+    }
+
+    /// The topics in which these connectors keep what was delivered to them. One partition each:
+    /// its order is the order of arrival.
+    pub fn physical_of_inboxes(&self, connectors: &[&str]) -> Vec<PhysicalTopic> {
+        let of_connector = |name: &&str| self.physical_of_reader("inbox", name, 1);
+        connectors.iter().filter_map(of_connector).collect()
+    }
+
+    fn physical_of_reader(
+        &self,
+        kind: &str,
+        reader: &str,
+        partitions: i32,
+    ) -> Option<PhysicalTopic> {
+        let p = self.per_reader.get(kind)?;
+        let size = self.defaults.max_message_bytes * p.size_factor;
+        Some(PhysicalTopic {
+            name: self.of_reader(kind, reader),
+            partitions,
+            contract: p.contract.clone(),
+            settings: settings(&p.cleanup, p.retention, size.to_string()),
+        })
     }
 }
 

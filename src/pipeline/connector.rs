@@ -41,6 +41,8 @@ pub struct ConnectorDescriptor {
     pub purpose: &'static str,
     /// Topics that its source writes.
     pub emits: &'static [&'static str],
+    /// Whether its source takes deliveries over HTTP, kept in an [`Inbox`](super::Inbox).
+    pub inbox: bool,
     /// Topics that its sink reads.
     pub accepts: &'static [&'static str],
     /// What its sink can do.

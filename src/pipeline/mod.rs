@@ -8,6 +8,7 @@
 mod clock;
 mod connector;
 mod fault;
+mod inbox;
 mod processor;
 mod record;
 mod sink;
@@ -19,6 +20,7 @@ pub use connector::{
     FakeOptions, StartFake,
 };
 pub use fault::{Code, Fault, Stage, Verdict};
+pub use inbox::{Inbox, InboxPage, RawDelivery};
 pub use processor::{
     Context, Emission, Inbound, Output, Processor, ProcessorDescriptor, Resolution, Settlement,
     State,

@@ -1,8 +1,9 @@
 //! Sources: from a system into the log.
 
-use super::Fault;
+use super::{Fault, Inbox};
 use crate::contract::event::{Event, Text};
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// How far a source has read: opaque to the runtime, stored in one transaction with the records
 /// that were read up to it.
@@ -71,6 +72,21 @@ pub trait Source: Send {
     /// The parts that can be read independently, possibly by different processes; stable names.
     fn shards(&self) -> Vec<String> {
         vec!["main".to_owned()]
+    }
+    /// Called once, before anything else, on every instance of the connector, also on those that
+    /// own no shard. A source that takes deliveries begins to: whatever it has kept in `inbox` is
+    /// read by the instance that owns the shard, from the position in its cursor on. Sources of
+    /// other kinds leave the inbox alone.
+    ///
+    /// # Errors
+    /// When it cannot take deliveries, its address being taken for example; a new source is made
+    /// and opened later.
+    fn open(&mut self, _inbox: Arc<dyn Inbox>) -> Result<(), Fault> {
+        Ok(())
+    }
+    /// Ends when there is something to read sooner than it would be looked for anyhow. Cancel-safe.
+    async fn woken(&mut self) {
+        std::future::pending().await
     }
     /// Reads what comes after `cursor` (`None`: from the beginning), at most a batch of bounded
     /// size, without waiting for more to happen.

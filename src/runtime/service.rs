@@ -268,17 +268,16 @@ impl Service {
 
 /// A task as its thread drives it.
 trait Driven {
-    /// Wait after a step that found nothing to do, for a task that does not wait within.
-    const IDLE_WAIT: Duration;
     /// One step; `None` when it was given up because the end was asked for.
     async fn turn(&mut self, watch: &Watch) -> Option<Result<Progress, Fault>>;
+    /// Waits after a step that found nothing to do; a task that waits within does not.
+    async fn rest(&mut self, _watch: &Watch) {}
     fn membership(&self) -> Membership;
     /// Finishes or aborts what is in hand.
     async fn end(self);
 }
 
 impl Driven for ProcessorTask {
-    const IDLE_WAIT: Duration = Duration::ZERO;
     async fn turn(&mut self, _: &Watch) -> Option<Result<Progress, Fault>> {
         Some(self.step(POLL_WAIT))
     }
@@ -291,7 +290,6 @@ impl Driven for ProcessorTask {
 }
 
 impl Driven for SinkTask {
-    const IDLE_WAIT: Duration = Duration::ZERO;
     async fn turn(&mut self, _: &Watch) -> Option<Result<Progress, Fault>> {
         Some(self.step(SINK_WAIT).await)
     }
@@ -304,13 +302,19 @@ impl Driven for SinkTask {
 }
 
 impl Driven for SourceTask {
-    const IDLE_WAIT: Duration = SOURCE_WAIT;
     async fn turn(&mut self, watch: &Watch) -> Option<Result<Progress, Fault>> {
         // Given up at the end: the cursor has not moved.
         tokio::select! {
             biased;
             result = self.step() => Some(result),
             () = watch.stopped() => None,
+        }
+    }
+    async fn rest(&mut self, watch: &Watch) {
+        tokio::select! {
+            () = watch.stopped() => {}
+            () = self.woken() => {}
+            () = tokio::time::sleep(SOURCE_WAIT) => {}
         }
     }
     fn membership(&self) -> Membership {
@@ -362,7 +366,7 @@ impl Watch {
                 };
                 match self.note(&result) {
                     true if matches!(result, Ok(Progress::Idle { .. } | Progress::Unassigned)) => {
-                        self.wait(T::IDLE_WAIT);
+                        task.rest(self).await;
                     }
                     true => {}
                     false => is_useless = self.pause(result.err(), || task.membership()),

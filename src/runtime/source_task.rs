@@ -10,6 +10,7 @@
 //! and with every transaction of this task settled.
 
 use super::Progress;
+use super::inbox::LogInbox;
 use super::outbox::{Failed, Outbox};
 use super::settings::{Membership, TaskSettings};
 use crate::codec::Codec;
@@ -66,14 +67,14 @@ impl SourceTask {
     /// Joins the group that shares the shards of the connector instance `name`.
     ///
     /// # Errors
-    /// When the log cannot be reached or the cursor topic is missing.
+    /// When the log cannot be reached, the cursor topic is missing, or the source cannot be opened.
     #[allow(
         clippy::too_many_arguments,
         reason = "the ports that a task is made of"
     )]
     pub fn new(
         name: &str,
-        source: Box<dyn Source>,
+        mut source: Box<dyn Source>,
         log: Arc<dyn Log>,
         clock: Arc<dyn Clock>,
         codec: Arc<Codec>,
@@ -100,6 +101,8 @@ impl SourceTask {
             isolation: Isolation::ReadCommitted,
         })?;
         telemetry.declare_task(&settings.label(&reader));
+        let inbox = LogInbox::new(name, log.clone(), clock.clone(), codec.clone(), catalogue);
+        source.open(Arc::new(inbox))?;
         Ok(SourceTask {
             outbox: Outbox::new(codec.clone(), catalogue, name),
             partitions: cursors.partitions,
@@ -129,6 +132,11 @@ impl SourceTask {
     /// Name of the connector instance.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Ends when the source has something sooner than it would be polled anyhow. Cancel-safe.
+    pub async fn woken(&mut self) {
+        self.source.woken().await;
     }
 
     /// Follows the group without polling the source. Returns whether every shard is this task's, and

@@ -30,6 +30,8 @@ pub struct Readers {
     pub sinks: Vec<(String, String)>,
     /// Sources by instance name, each with one topic it writes.
     pub sources: Vec<(String, String)>,
+    /// Connectors by instance name that take deliveries over HTTP.
+    pub inboxes: Vec<String>,
 }
 
 impl Readers {
@@ -57,6 +59,9 @@ impl Readers {
             self.sources
                 .push((instance.to_owned(), (*output).to_owned()));
         }
+        if kind.inbox {
+            self.inboxes.push(instance.to_owned());
+        }
         self
     }
 }
@@ -76,10 +81,12 @@ pub fn wanted(catalogue: &Catalogue, tier: Tier, readers: &Readers) -> Vec<Topic
         replication: 0,
         settings: topic.settings,
     };
+    let inboxes: Vec<&str> = readers.inboxes.iter().map(String::as_str).collect();
     let mut all: Vec<TopicSpec> = catalogue
         .physical(tier, &pairs(&readers.processors), &pairs(&readers.sinks))
         .into_iter()
         .chain(catalogue.physical_of_sources(tier, &pairs(&readers.sources)))
+        .chain(catalogue.physical_of_inboxes(&inboxes))
         .map(spec)
         .collect();
     let mut registry = registry::topic_spec(0);

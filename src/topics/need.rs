@@ -76,6 +76,9 @@ pub fn needs_of_connector(
         needs.push(Need::of(topic::SOURCE_CURSOR));
         needs.extend(kind.emits.iter().copied().map(Need::of));
     }
+    if kind.inbox {
+        needs.push(Need::of(catalogue.inbox_topic(instance)));
+    }
     needs
 }
 

@@ -1,7 +1,10 @@
 //! One suite that every connector passes.
 
+#[path = "../support/inbox.rs"]
+mod inbox;
 mod sources;
 mod tryton;
+mod webhook;
 
 use crossdock::connectors;
 use crossdock::contract::event::{AvailabilityChanged, Event, EventMeta, SinkOutcome};

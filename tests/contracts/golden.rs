@@ -21,7 +21,11 @@ fn published() -> Vec<(&'static str, &'static str)> {
         .map(|t| t.contract.as_str())
         .collect();
     // The topics of each reader are published with it.
-    names.extend(["retail.ops.v1.DeadLetter", "retail.ops.v1.SinkReceipt"]);
+    names.extend([
+        "retail.ops.v1.DeadLetter",
+        "retail.ops.v1.Delivery",
+        "retail.ops.v1.SinkReceipt",
+    ]);
     Event::CONTRACTS
         .iter()
         .copied()

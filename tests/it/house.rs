@@ -264,6 +264,9 @@ fn foreign_client(code: &Code) -> Option<String> {
     (!is_adapter && code.names(&["rdkafka"])).then(|| "only log/kafka names rdkafka".to_owned())
 }
 
+/// Folders beside the connectors that all of them may use.
+const HELPERS: [&str; 1] = ["webhook"];
+
 /// A vendor's JSON stays in its connector: connectors share the list, and helpers beside it.
 fn foreign_connector(code: &Code) -> Option<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/connectors");
@@ -279,7 +282,8 @@ fn foreign_connector(code: &Code) -> Option<String> {
     }
     code.paths.iter().find_map(|path| match path.as_slice() {
         [root_name, part, other, ..] if root_name == "crate" && part == "connectors" => {
-            let is_other = *other != own && root.join(other).is_dir();
+            let is_other =
+                *other != own && root.join(other).is_dir() && !HELPERS.contains(&other.as_str());
             is_other.then(|| format!("connector {own} names connector {other}"))
         }
         _ => None,

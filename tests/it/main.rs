@@ -3,6 +3,7 @@
 mod demo;
 mod explain;
 mod house;
+mod inbox;
 mod money;
 mod order;
 mod settlement;

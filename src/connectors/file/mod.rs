@@ -30,6 +30,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     kind: "file",
     purpose: "reads movements or stock from CSV or JSON-lines files",
     emits: &[topic::STOCK_CHANGE, topic::STOCK_SNAPSHOT],
+    inbox: false,
     accepts: &[],
     sink: None,
     evidence: Evidence::RealSystem,

@@ -25,6 +25,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     kind: "medusa",
     purpose: "shows availability in a Medusa shop",
     emits: &[],
+    inbox: false,
     accepts: &[topic::STOCK_ATS],
     sink: Some(CAPABILITIES),
     evidence: Evidence::RealSystem,

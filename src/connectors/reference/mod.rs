@@ -20,6 +20,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
         topic::LOCATION_CHANGE,
         topic::STOCK_POLICY,
     ],
+    inbox: false,
     accepts: &[],
     sink: None,
     evidence: Evidence::RealSystem,

@@ -54,6 +54,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
         topic::PRODUCT_CHANGE,
         topic::LOCATION_CHANGE,
     ],
+    inbox: false,
     accepts: &[],
     sink: None,
     evidence: Evidence::RealSystem,

@@ -24,6 +24,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     kind: "vendure",
     purpose: "shows availability in a Vendure shop",
     emits: &[],
+    inbox: false,
     accepts: &[topic::STOCK_ATS],
     sink: Some(CAPABILITIES),
     evidence: Evidence::RealSystem,

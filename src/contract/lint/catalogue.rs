@@ -17,7 +17,7 @@ const TOPIC_KEYS: [&str; 9] = [
     "class",
     "pii",
 ];
-const READER_KINDS: [&str; 4] = ["dead_letter", "park", "receipt", "state"];
+const READER_KINDS: [&str; 5] = ["dead_letter", "inbox", "park", "receipt", "state"];
 
 /// Judges the catalogue against the contracts that there are.
 pub(super) fn lint(
