@@ -353,6 +353,48 @@ fn facts_of_another_source_than_the_authority_change_nothing() {
 }
 
 #[test]
+fn goods_that_name_their_order_and_no_claim_leave_for_the_claim_of_its_line() {
+    use crossdock::domain::reservation_id;
+    let mut ledger = ledger();
+    ledger.send(KEY, vec![snapshot(5, 10).into()]);
+    let claim = |attempt: u32, quantity: i32| {
+        let mut hold = command(ReservationAction::Hold, "o1", quantity);
+        hold.reservation_id = reservation_id("o1", "1", "dc", attempt);
+        hold.meta.event_id = Uuid::from_u128(1_000 + u128::from(attempt));
+        hold
+    };
+    let mut over = claim(1, 4);
+    ledger.send(KEY, vec![over.clone().into()]);
+    over.action = ReservationAction::Release;
+    over.meta.event_id = Uuid::from_u128(1_100);
+    ledger.send(KEY, vec![over.into(), claim(2, 4).into()]);
+    let mut shipped = sale(6, 3);
+    shipped.order_id = Some("o1".into());
+    shipped.order_line_id = Some("1".into());
+    let said = ledger.send(KEY, vec![shipped.clone().into()]);
+    let told = &said.reservations()[0];
+    assert_eq!(told.reservation_id, reservation_id("o1", "1", "dc", 2));
+    assert_eq!(
+        (told.status, told.qty_consumed),
+        (ReservationStatus::PartiallyConsumed, Decimal::from(3))
+    );
+    let level = &said.levels()[0];
+    assert_eq!(
+        (level.sellable, level.reserved),
+        (Decimal::from(7), Decimal::ONE)
+    );
+    // Shipped before its claim was heard of: the claim finds that it is over.
+    shipped.order_id = Some("o2".into());
+    shipped.meta.event_id = Uuid::from_u128(2_000);
+    shipped.meta.source_position = 7;
+    ledger.send(KEY, vec![shipped.into()]);
+    let mut late = command(ReservationAction::Hold, "o2", 3);
+    late.reservation_id = reservation_id("o2", "1", "dc", 1);
+    let said = ledger.send(KEY, vec![late.into()]);
+    assert_eq!(said.reservations()[0].status, ReservationStatus::Consumed);
+}
+
+#[test]
 fn movements_of_a_new_epoch_wait_and_end_under_their_own_offset() {
     let mut ledger = ledger();
     ledger.send(KEY, vec![snapshot(5, 10).into(), hold("o1", 4)]);

@@ -30,7 +30,7 @@ pub use machine::{
     Bucket, LINE, Machine, Move, OrderStatus, SHIPMENT, ShipmentStatus, can_be_cancelled,
 };
 pub use projection::{Buckets, LineState, PATIENCE, View};
-pub use saga::{Answer, HOLD, Held, Plan, SAGA_RETENTION, Saga, Step, Want};
+pub use saga::{ATTEMPTS_MAX, Answer, HOLD, Held, Plan, SAGA_RETENTION, Saga, Step, Want};
 pub use shipments::{
     Fulfilment, MILESTONES, Milestone, Parcel, Report, SHIPMENTS_RETENTION, Shipments,
 };

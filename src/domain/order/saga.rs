@@ -19,7 +19,7 @@ pub const HOLD: Duration = Duration::from_secs(2 * 3_600);
 /// How long an order is remembered after the last thing that happened to it.
 pub const SAGA_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 /// Tries for one line: an order does not wander for ever.
-const ATTEMPTS_MAX: u32 = 50;
+pub const ATTEMPTS_MAX: u32 = 50;
 /// Claims and fulfilments of one order.
 const OBJECTS_MAX: usize = 5_000;
 

@@ -218,6 +218,29 @@ impl Ledger {
         Verdict::Applied
     }
 
+    /// Which of these claims goods leave for, of which only the order is known: the first that is open
+    /// here, else one that was, else the first, for its hold may not have been heard of.
+    ///
+    /// # Errors
+    /// When the state is not what was written.
+    pub fn claim_among(
+        &self,
+        candidates: impl Iterator<Item = u128>,
+        shelf: &dyn Shelf,
+    ) -> Result<Option<u128>, Refusal> {
+        let (mut first, mut over) = (None, None);
+        for id in candidates {
+            match load(id, shelf)? {
+                Some(Known::Claim(claim)) if claim.status.is_terminal() => {
+                    over = over.or(Some(id));
+                }
+                Some(_) => return Ok(Some(id)),
+                None => first = first.or(Some(id)),
+            }
+        }
+        Ok(over.or(first))
+    }
+
     /// Goods left for a claim. Physical wins: they are gone whatever the claim's state; a claim that
     /// is over stays over.
     pub(super) fn consume(

@@ -4,11 +4,12 @@ use crate::contract::event::{
     Outcome, OversellPolicy, PositionKind, ReservationAction, ReservationCommand, ReservationMode,
     SnapshotBasis, StockChanged, StockPolicy, StockReason, StockSnapshot, StockState as WireState,
 };
+use crate::domain::order::ATTEMPTS_MAX;
 use crate::domain::stock::{
     Action, Allocation, Command, Effect, Mode, Movement, Oversell, Place, Policy, Snapshot,
     StockState, Verdict, gs1_check_digit_holds,
 };
-use crate::domain::{Decimal, Position};
+use crate::domain::{Decimal, Position, reservation_id};
 use crate::pipeline::{Fault, Origin};
 use crate::processors::checks::{CLOCK_SKEW_MAX, check_times, quality, unknown};
 
@@ -32,6 +33,18 @@ pub(super) fn movement(e: &StockChanged, origin: &Origin) -> Movement {
             .map(|id| (id.as_u128(), e.qty)),
         place: place(origin),
     }
+}
+
+/// The claims that goods may leave for when a movement names its order and no claim: systems outside
+/// know of orders, not of claims. Reservations have natural ids, so they can be looked for.
+pub(super) fn claims_of(e: &StockChanged) -> impl Iterator<Item = u128> {
+    let of_customer = e.from_state == WireState::Sellable && e.to_state == WireState::Customer;
+    let named = e.order_id.as_ref().zip(e.order_line_id.as_ref());
+    let named = named.filter(|_| of_customer && e.reservation_id.is_none());
+    named.into_iter().flat_map(move |(order, line)| {
+        (1..=ATTEMPTS_MAX)
+            .map(move |attempt| reservation_id(order, line, &e.location_id, attempt).as_u128())
+    })
 }
 
 /// Where a movement stands in its source's order. Where positions are clock readings, a sale at a

@@ -99,8 +99,12 @@ impl<'k> Position<'k> {
             return Ok(());
         }
         self.hear(&e.meta, origin);
-        let movement = input::movement(e, origin);
+        let mut movement = input::movement(e, origin);
         let (mut shelf, ledger) = (StateShelf::new(self.key, context.state()), &mut self.ledger);
+        let claim = ledger
+            .claim_among(input::claims_of(e), &shelf)
+            .map_err(|refusal| damaged(self.key, refusal))?;
+        movement.consumes = movement.consumes.or(claim.map(|id| (id, e.qty)));
         let moved = match ledger.movement(&movement, &mut shelf, &mut self.journal) {
             Ok(moved) => moved,
             Err(refusal) => {
