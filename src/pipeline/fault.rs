@@ -110,6 +110,9 @@ codes! {
     Unavailable = "UNAVAILABLE",
     /// The other side asked for fewer calls.
     Throttled = "THROTTLED",
+    /// Something else has to reach the other side first: the order before its return. A sink waits for
+    /// it a quarter of an hour.
+    TooEarly = "TOO_EARLY",
     /// The other side refused this record.
     Refused = "REFUSED",
     /// The call may or may not have had its effect.

@@ -442,7 +442,7 @@ fn class_of(code: Code) -> ErrorClass {
         | Code::Oversize
         | Code::DataQuality
         | Code::UnknownSymbol => ErrorClass::DataQuality,
-        Code::UnknownReference => ErrorClass::UnknownReference,
+        Code::UnknownReference | Code::TooEarly => ErrorClass::UnknownReference,
         Code::IllegalTransition | Code::EpochUntrusted => ErrorClass::IllegalTransition,
         Code::LateBeyondHorizon => ErrorClass::LateBeyondHorizon,
         Code::Refused => ErrorClass::SinkRejected,

@@ -21,6 +21,8 @@ pub(super) struct Waiting {
     pub inbound: Inbound,
     /// Tries so far.
     pub attempt: u32,
+    /// When it was read.
+    pub since: Timestamp,
 }
 
 /// A topic and a key in it.

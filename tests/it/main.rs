@@ -1,6 +1,7 @@
 //! Tests at the seams, without a broker: the runtime, the processors and the embedded log together.
 
 mod demo;
+mod early;
 mod explain;
 mod house;
 mod inbox;

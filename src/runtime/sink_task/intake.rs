@@ -191,6 +191,7 @@ impl SinkTask {
             epoch: lane.epoch,
             inbound,
             attempt: 0,
+            since: self.clock.now(),
         };
         if let Some(older) = self.queue.push(key, waiting, urgency) {
             self.settle(

@@ -37,6 +37,9 @@ const SETTLED_MAX: usize = 200_000;
 const DEAD_MAX: usize = 5_000;
 /// How often the end looks whether calls have been answered.
 const CLOSE_WAIT: Duration = Duration::from_millis(20);
+/// How long a record waits for another of its key that has to reach the target first (DOMAIN.md §4,
+/// child before parent).
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// Failures in a row after which the target counts as unwell and only one call probes it.
 const UNWELL_AFTER: u32 = 3;
 
@@ -79,7 +82,8 @@ struct Target {
 }
 
 struct Finished {
-    deliveries: Vec<(TopicPartition, u64, Delivery)>,
+    /// Each with the partition, the ownership and the time of its reading.
+    deliveries: Vec<((TopicPartition, u64, Timestamp), Delivery)>,
     results: Vec<Result<Ack, Fault>>,
 }
 
@@ -323,14 +327,15 @@ impl SinkTask {
                     sent,
                     attempt: waiting.attempt + 1,
                 };
-                deliveries.push((waiting.partition, waiting.epoch, delivery));
+                let read = (waiting.partition, waiting.epoch, waiting.since);
+                deliveries.push((read, delivery));
             }
             if deliveries.is_empty() {
                 return;
             }
             let sink = self.sink.clone();
             self.calls.push(Box::pin(async move {
-                let batch: Vec<Delivery> = deliveries.iter().map(|(_, _, d)| d.clone()).collect();
+                let batch: Vec<Delivery> = deliveries.iter().map(|(_, d)| d.clone()).collect();
                 let results = sink.write(&batch).await;
                 Finished {
                     deliveries,
@@ -352,7 +357,7 @@ impl SinkTask {
             return Err(Fault::halt(Stage::Write, Code::Bug, message));
         }
         let mut halted = None;
-        for ((partition, epoch, delivery), result) in
+        for (((partition, epoch, since), delivery), result) in
             finished.deliveries.into_iter().zip(finished.results)
         {
             let newer = self.queue.done(&partition.topic, &delivery.key, epoch);
@@ -366,6 +371,7 @@ impl SinkTask {
                 epoch,
                 inbound: delivery.inbound,
                 attempt,
+                since,
             };
             match result {
                 Ok(ack) => {
@@ -381,13 +387,23 @@ impl SinkTask {
                 Err(fault) => {
                     self.telemetry.fault(&self.name, fault.code);
                     match fault.verdict {
+                        Verdict::Retry { .. }
+                            if fault.code == Code::TooEarly && now.since(since) >= PATIENCE =>
+                        {
+                            tracing::warn!(sink = self.name, key = %key, code = %fault.code, cause = fault.message, "record dead-lettered: what it waits for has not come");
+                            lane.bury(waiting.inbound.record, fault, attempt);
+                        }
                         Verdict::Reject => {
                             tracing::warn!(sink = self.name, key = %key, code = %fault.code, cause = fault.message, "record dead-lettered");
                             self.target = Target::default();
                             lane.bury(waiting.inbound.record, fault, attempt);
                         }
                         Verdict::Retry { after } => {
-                            self.target.failures += 1;
+                            // What comes too early says nothing about the target's health.
+                            match fault.code {
+                                Code::TooEarly => self.target = Target::default(),
+                                _ => self.target.failures += 1,
+                            }
                             let wait =
                                 after.unwrap_or_else(|| self.backoff.wait(key.as_bytes(), attempt));
                             tracing::info!(sink = self.name, key = %key, attempt, wait_ms = wait.as_millis() as u64, code = %fault.code, cause = fault.message, "will try again");
