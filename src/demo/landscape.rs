@@ -124,7 +124,7 @@ impl Landscape {
         let street: Shared = Arc::new(Mutex::new(Street::default()));
         let heard = Heard::default();
         let people = Erp::new(
-            source_of(build("tryton", "erp", erp.settings())?.as_ref())?,
+            source_of(build("tryton", "erp", stock_only(erp.settings()))?.as_ref())?,
             erp.clone(),
             options.seed,
             skus.clone(),
@@ -408,6 +408,14 @@ async fn open_shops(survey: &Survey, seed: u64) -> Result<Vec<Shop>, Fault> {
         });
     }
     Ok(shops)
+}
+
+/// The demo's ERP keeps stock, and nobody's orders.
+fn stock_only(mut settings: serde_json::Value) -> serde_json::Value {
+    if let Some(settings) = settings.as_object_mut() {
+        settings.remove("channels");
+    }
+    settings
 }
 
 async fn stand_in(kind: &str, options: FakeOptions) -> Result<Box<dyn Fake>, Fault> {

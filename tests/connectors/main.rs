@@ -1,7 +1,10 @@
 //! One suite that every connector passes.
 
+mod documents;
+mod elsewhere;
 #[path = "../support/inbox.rs"]
 mod inbox;
+mod sales;
 mod sources;
 mod tryton;
 mod webhook;

@@ -202,6 +202,96 @@ impl Erp {
         assert_eq!(self.field("sale.point.sale", &sale, "state"), "posted");
     }
 
+    /// The web shop with this name; opened where there is none.
+    pub fn web_shop(&self, name: &str) {
+        let found = self.call("web.shop.search", json!([[["name", "=", name]]]));
+        if found == json!([]) {
+            let warehouse = self.location("WH");
+            let values = json!({"name": name, "company": 1, "currency": 1, "warehouses": [["add", [warehouse]]]});
+            self.create("web.shop", values);
+        }
+    }
+
+    /// Sales that an order became.
+    pub fn sales_of(&self, order: &str) -> Vec<Value> {
+        let found = self.call("sale.sale.search", json!([[["web_id", "=", order]]]));
+        found.as_array().expect("ids").clone()
+    }
+
+    /// A field of the one sale that an order became.
+    pub fn of_sale(&self, order: &str, field: &str) -> Value {
+        let sales = self.sales_of(order);
+        assert_eq!(sales.len(), 1, "{order}: {sales:?}");
+        self.field("sale.sale", &sales[0], field)
+    }
+
+    /// How many parties have this code.
+    pub fn parties(&self, code: &str) -> usize {
+        let found = self.call("party.party.search", json!([[["code", "=", code]]]));
+        found.as_array().expect("ids").len()
+    }
+
+    /// A step of the sale of an order.
+    pub fn press(&self, order: &str, step: &str) {
+        self.call(&format!("sale.sale.{step}"), json!([self.sales_of(order)]));
+    }
+
+    /// The warehouse sends what was ordered.
+    pub fn fulfil(&self, order: &str, tracking: &str) {
+        let shipments = self.of_sale(order, "shipments");
+        let reference = json!({"reference": tracking});
+        for step in ["assign_force", "pick", "pack"] {
+            self.call(&format!("stock.shipment.out.{step}"), json!([shipments]));
+        }
+        self.call("stock.shipment.out.write", json!([shipments, reference]));
+        self.call("stock.shipment.out.do", json!([shipments]));
+        self.must_be_done("stock.shipment.out", &shipments);
+    }
+
+    /// Its invoices go to the customer.
+    pub fn bill(&self, order: &str) {
+        let invoices = self.of_sale(order, "invoices");
+        self.call("account.invoice.post", json!([invoices]));
+    }
+
+    /// Units of the first line come back, are put on the shelf and credited.
+    pub fn take_back_of(&self, order: &str, units: i64) {
+        let sale = &self.sales_of(order)[0];
+        let made = self.wizard("sale.return_sale", "return_", "sale.sale", sale);
+        let back = made["actions"][0][1]["res_id"][0].clone();
+        let lines = self.field("sale.sale", &back, "lines");
+        let (first, others) = lines
+            .as_array()
+            .and_then(|l| l.split_first())
+            .expect("lines");
+        self.call("sale.line.delete", json!([others]));
+        let quantity = json!({"quantity": -(units as f64)});
+        self.call("sale.line.write", json!([[first], quantity]));
+        for step in ["quote", "confirm"] {
+            self.call(&format!("sale.sale.{step}"), json!([[back]]));
+        }
+        let returns = self.field("sale.sale", &back, "shipment_returns");
+        for step in ["receive", "do"] {
+            self.call(
+                &format!("stock.shipment.out.return.{step}"),
+                json!([returns]),
+            );
+        }
+        self.must_be_done("stock.shipment.out.return", &returns);
+        let notes = self.field("sale.sale", &back, "invoices");
+        self.call("account.invoice.post", json!([notes]));
+    }
+
+    fn wizard(&self, name: &str, state: &str, model: &str, id: &Value) -> Value {
+        let session = self.raw(&format!("wizard.{name}.create"), json!([self.context]));
+        let mut context = self.context.clone();
+        context["active_model"] = json!(model);
+        context["active_id"] = id.clone();
+        context["active_ids"] = json!([id]);
+        let parameters = json!([session[0], {"start": {}}, state, context]);
+        self.raw(&format!("wizard.{name}.execute"), parameters)
+    }
+
     fn product(&self, sku: &str) -> Value {
         self.ids("product.product", json!([["code", "=", sku]]))[0].clone()
     }

@@ -4,7 +4,9 @@
 mod erp;
 #[path = "../support/kafka.rs"]
 mod kafka;
+mod life;
 mod proxy;
+mod sales;
 mod shops;
 mod stock;
 mod support;

@@ -5,6 +5,14 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+/// What the ERP's sink calls to change something.
+const ERP_WRITES: &[&str] = &[
+    "\"model.party.party.create\"",
+    "\"model.sale.sale.create\"",
+    "\"model.sale.sale.quote\"",
+    "\"model.sale.sale.confirm\"",
+];
+
 /// What becomes of the next call that writes.
 #[derive(Clone, Copy, Debug)]
 pub enum Cut {
@@ -12,6 +20,8 @@ pub enum Cut {
     Before,
     /// The system answers, and nobody hears the answer.
     After,
+    /// Nothing.
+    Not,
 }
 
 /// A proxy on a port of its own. Its threads end with the test process.
@@ -82,8 +92,9 @@ impl Shared {
             }
         }
         let text = String::from_utf8_lossy(&body);
-        let writes =
-            text.contains("updateProductVariants(") || head.contains("/location-levels/batch");
+        let writes = text.contains("updateProductVariants(")
+            || head.contains("/location-levels/batch")
+            || ERP_WRITES.iter().any(|method| text.contains(method));
         let cut = writes
             .then(|| self.cuts.lock().expect("sound").pop_front())
             .flatten();
@@ -101,8 +112,8 @@ impl Shared {
         let mut answer = Vec::new();
         server.read_to_end(&mut answer)?;
         match cut {
-            Some(_) => Ok(()),
-            None => client.write_all(&answer),
+            Some(Cut::After) => Ok(()),
+            _ => client.write_all(&answer),
         }
     }
 }

@@ -16,16 +16,16 @@ use std::sync::Arc;
 /// Polls without anything new after which everything is read.
 const IDLE_POLLS: usize = 21;
 
-struct Reader {
-    runtime: tokio::runtime::Runtime,
-    connector: Arc<dyn Connector>,
+pub struct Reader {
+    pub runtime: tokio::runtime::Runtime,
+    pub connector: Arc<dyn Connector>,
     source: Box<dyn Source>,
     cursors: BTreeMap<String, Cursor>,
-    records: Vec<SourceRecord>,
+    pub records: Vec<SourceRecord>,
 }
 
 impl Reader {
-    fn new(settings: Value) -> Reader {
+    pub fn new(settings: Value) -> Reader {
         let kind = connectors::find("tryton").expect("the connector");
         let connector = (kind.build)("erp", settings).expect("built");
         Reader {
@@ -41,12 +41,12 @@ impl Reader {
     }
 
     /// As after a crash.
-    fn restart(&mut self) {
+    pub fn restart(&mut self) {
         self.source = self.connector.source().expect("a source");
     }
 
     /// Reads until there is nothing more; gives the movements and snapshots that were new.
-    fn drain(&mut self) -> (Vec<StockChanged>, Vec<StockSnapshot>) {
+    pub fn drain(&mut self) -> (Vec<StockChanged>, Vec<StockSnapshot>) {
         let from = self.records.len();
         for shard in self.source.shards() {
             let mut idle = 0;

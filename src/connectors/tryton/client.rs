@@ -1,11 +1,16 @@
-//! Tryton's JSON-RPC: one endpoint, a session token from a login. Only methods that change nothing
-//! are called.
+//! Tryton's JSON-RPC: one endpoint, a session token from a login.
+//!
+//! Reads can be made again whatever came of them. A change that was not answered may have had its
+//! effect; what the server says to one is told apart, for a refusal is about this record, and a
+//! conflict about the moment.
 
-use super::{Settings, configuration};
+use super::configuration;
+use super::settings::Settings;
 use crate::connectors::http;
 use crate::pipeline::{Code, Fault, Stage, Verdict};
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
@@ -19,6 +24,8 @@ pub(super) struct Client {
     name: String,
     http: reqwest::Client,
     session: Mutex<Option<Session>>,
+    /// Fields of models, and whether there are such.
+    fields: Mutex<BTreeMap<String, bool>>,
 }
 
 #[derive(Clone)]
@@ -26,6 +33,30 @@ struct Session {
     authorization: String,
     /// The user's preferences, which Tryton expects with every call.
     context: Map<String, Value>,
+}
+
+/// What the server made of a change.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// It was made, with this answer.
+    Done(Value),
+    /// It is not allowed, for this reason; it changed nothing.
+    Refused(String),
+    /// Somebody else has written the row since it was read; it changed nothing.
+    Conflict,
+}
+
+/// An error of the application.
+enum Trouble {
+    Fault(Fault),
+    Refused(String),
+    Conflict,
+}
+
+impl From<Fault> for Trouble {
+    fn from(fault: Fault) -> Self {
+        Trouble::Fault(fault)
+    }
 }
 
 /// What a search asks for.
@@ -45,6 +76,7 @@ impl Client {
             name: instance.to_owned(),
             http,
             session: Mutex::default(),
+            fields: Mutex::default(),
         })
     }
 
@@ -88,6 +120,39 @@ impl Client {
         self.rows(model, answer)
     }
 
+    /// Calls a method that changes something.
+    ///
+    /// # Errors
+    /// `OUTCOME_UNKNOWN` when it may have had its effect: look before it is called again.
+    pub async fn change(
+        &self,
+        model: &str,
+        method: &str,
+        params: Vec<Value>,
+        context: Value,
+    ) -> Result<Change, Fault> {
+        match self.send(model, method, params, context, true).await {
+            Ok(answer) => Ok(Change::Done(answer)),
+            Err(Trouble::Refused(why)) => Ok(Change::Refused(why)),
+            Err(Trouble::Conflict) => Ok(Change::Conflict),
+            Err(Trouble::Fault(fault)) => Err(fault),
+        }
+    }
+
+    /// Whether a model has a field, which depends on what modules are activated.
+    pub async fn has_field(&self, model: &str, field: &str) -> Result<bool, Fault> {
+        let key = format!("{model}.{field}");
+        let mut known = self.fields.lock().await;
+        if let Some(has) = known.get(&key) {
+            return Ok(*has);
+        }
+        let params = vec![json!([field])];
+        let answer = self.call(model, "fields_get", params, json!({})).await?;
+        let has = answer.get(field).is_some();
+        known.insert(key, has);
+        Ok(has)
+    }
+
     /// The user's company and language.
     ///
     /// # Errors
@@ -103,6 +168,20 @@ impl Client {
         })?;
         let language = session.context.get("language").and_then(Value::as_str);
         Ok((company, language.unwrap_or("en").to_owned()))
+    }
+
+    /// The company's currency.
+    pub async fn currency(&self) -> Result<String, Fault> {
+        let (company, _) = self.company().await?;
+        let fields = ["currency.code"];
+        let found = self
+            .read("company.company", &[company], &fields, json!({}))
+            .await?;
+        let currency = found
+            .first()
+            .and_then(|row| row.get("currency.")?.get("code"));
+        let currency = currency.and_then(Value::as_str).map(str::to_owned);
+        currency.ok_or_else(|| self.unexpected("company.company", &Value::Null))
     }
 
     /// Who we are, for people.
@@ -138,6 +217,7 @@ impl Client {
         Fault::retry(Stage::Read, Code::Unavailable, message)
     }
 
+    /// Calls a method that changes nothing.
     async fn call(
         &self,
         model: &str,
@@ -145,6 +225,36 @@ impl Client {
         params: Vec<Value>,
         context: Value,
     ) -> Result<Value, Fault> {
+        let answer = self.send(model, method, params, context, false).await;
+        answer.map_err(|trouble| self.halted(&format!("model.{model}.{method}"), trouble))
+    }
+
+    /// What is not allowed to a reader is a matter of its rights.
+    fn halted(&self, method: &str, trouble: Trouble) -> Fault {
+        match trouble {
+            Trouble::Fault(fault) => fault,
+            Trouble::Refused(why) => {
+                let message = format!(
+                    "{} refused {method}: {why}; give the user the right",
+                    self.name
+                );
+                Fault::halt(Stage::Read, Code::Unauthorised, message)
+            }
+            Trouble::Conflict => {
+                let message = format!("{} was written to during {method}", self.name);
+                Fault::retry(Stage::Read, Code::Unavailable, message)
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        model: &str,
+        method: &str,
+        params: Vec<Value>,
+        context: Value,
+        changes: bool,
+    ) -> Result<Value, Trouble> {
         let mut stale = None;
         loop {
             let session = self.session(stale.as_deref()).await?;
@@ -154,10 +264,17 @@ impl Client {
             params.push(Value::Object(all));
             let method = format!("model.{model}.{method}");
             let answer = self
-                .rpc(&method, Value::Array(params), Some(&session.authorization))
+                .rpc(
+                    &method,
+                    Value::Array(params),
+                    Some(&session.authorization),
+                    changes,
+                )
                 .await;
             match answer {
-                Err(fault) if fault.code == Code::Unauthorised && stale.is_none() => {
+                Err(Trouble::Fault(fault))
+                    if fault.code == Code::Unauthorised && stale.is_none() =>
+                {
                     // The session may have ended; a new login tells whether that was all.
                     stale = Some(session.authorization);
                 }
@@ -177,7 +294,9 @@ impl Client {
         *kept = None;
         let username = &self.settings.username;
         let login = json!([username, {"password": self.settings.password.reveal()}, "en"]);
-        let answer = self.rpc("common.db.login", login, None).await;
+        let method = "common.db.login";
+        let answer = self.rpc(method, login, None, false).await;
+        let answer = answer.map_err(|trouble| self.halted(method, trouble));
         let answer = answer.map_err(|fault| match fault.code {
             Code::Unauthorised => Fault {
                 message: format!(
@@ -194,13 +313,11 @@ impl Client {
         let credentials = format!("{username}:{user}:{token}");
         let credentials = base64::engine::general_purpose::STANDARD.encode(credentials);
         let authorization = format!("Session {credentials}");
+        let method = "model.res.user.get_preferences";
         let preferences = self
-            .rpc(
-                "model.res.user.get_preferences",
-                json!([true, {}]),
-                Some(&authorization),
-            )
-            .await?;
+            .rpc(method, json!([true, {}]), Some(&authorization), false)
+            .await
+            .map_err(|trouble| self.halted(method, trouble))?;
         let Value::Object(context) = preferences else {
             return Err(self.unexpected("preferences", &preferences));
         };
@@ -217,7 +334,8 @@ impl Client {
         method: &str,
         params: Value,
         authorization: Option<&str>,
-    ) -> Result<Value, Fault> {
+        changes: bool,
+    ) -> Result<Value, Trouble> {
         let url = format!(
             "{}/{}/rpc/",
             self.settings.url.trim_end_matches('/'),
@@ -230,14 +348,17 @@ impl Client {
         if let Some(authorization) = authorization {
             request = request.header("authorization", authorization);
         }
-        let answer = http::read(&self.name, request).await;
+        let answer = match changes {
+            true => http::send(&self.name, request).await,
+            false => http::read(&self.name, request).await,
+        };
         let mut body = answer.map_err(|fault| self.refused(method, fault))?.body;
         if let Some(error) = body.get("error").filter(|e| !e.is_null()) {
             return Err(self.error(method, error));
         }
         match body.get_mut("result") {
             Some(result) => Ok(result.take()),
-            None => Err(self.unexpected(method, &body)),
+            None => Err(self.unexpected(method, &body).into()),
         }
     }
 
@@ -256,30 +377,35 @@ impl Client {
     }
 
     /// Errors of the application (trytond `protocols/jsonrpc.py`): a `KeyError` for a name that does
-    /// not exist, `UserError` with its message for what is not allowed, other exceptions for what
-    /// went wrong in the server.
-    fn error(&self, method: &str, error: &Value) -> Fault {
+    /// not exist, `UserError` and `UserWarning` with their message for what is not allowed,
+    /// `ConcurrencyException` for a row that was written in between, other exceptions for what went
+    /// wrong in the server.
+    fn error(&self, method: &str, error: &Value) -> Trouble {
         let kind = error[0].as_str().unwrap_or_default();
         if kind.starts_with('\'') {
-            return configuration(format!(
+            return Trouble::Fault(configuration(format!(
                 "{} knows no {kind} ({method}): it is of another version, or a module is not activated",
                 self.name
-            ));
+            )));
         }
-        if kind == "UserError" {
-            let why = http::quote(error[1][0].as_str().unwrap_or_default().as_bytes());
-            let message = format!(
-                "{} refused {method}: {why}; give the user the right",
-                self.name
-            );
-            return Fault::halt(Stage::Read, Code::Unauthorised, message);
+        let said = |at: usize| {
+            let text = error[1][at].as_str().unwrap_or_default();
+            http::quote(text.as_bytes())
+        };
+        match kind {
+            "UserError" => Trouble::Refused(said(0)),
+            // Its first part is a key of the warning.
+            "UserWarning" => Trouble::Refused(said(1)),
+            "ConcurrencyException" => Trouble::Conflict,
+            // What follows the name is a traceback, which may hold anything.
+            _ => {
+                let message = format!(
+                    "{} failed in {method}: {}",
+                    self.name,
+                    http::quote(kind.as_bytes())
+                );
+                Trouble::Fault(Fault::retry(Stage::Read, Code::Unavailable, message))
+            }
         }
-        // What follows the name is a traceback, which may hold anything.
-        let message = format!(
-            "{} failed in {method}: {}",
-            self.name,
-            http::quote(kind.as_bytes())
-        );
-        Fault::retry(Stage::Read, Code::Unavailable, message)
     }
 }

@@ -1,10 +1,11 @@
 //! From Tryton's counts, products, locations and order points to events.
 
 use super::client::Row;
-use super::{LocationKind, LocationSettings, rows};
+use super::rows;
+use super::settings::{LocationKind, LocationSettings};
 use crate::contract::event::{
-    EventMeta, Location, LocationKind as WireKind, Origin, OversellPolicy, PositionKind,
-    ProductChanged, ProductStatus, SnapshotBasis, StockPolicy, StockSnapshot, Text,
+    EventMeta, Location, LocationKind as WireKind, Money, Origin, OversellPolicy, PositionKind,
+    PriceChanged, ProductChanged, ProductStatus, SnapshotBasis, StockPolicy, StockSnapshot, Text,
 };
 use crate::contract::topic;
 use crate::domain::stock::gs1_check_digit_holds;
@@ -96,6 +97,7 @@ pub(super) fn product(
             instance,
             "ProductChanged",
             &format!("product.product,{id}"),
+            "",
             row,
             version,
         ),
@@ -123,6 +125,48 @@ pub(super) fn product(
     })
 }
 
+/// Fields of a product that tell its price.
+pub(super) const PRICE_FIELDS: &[&str] = &["code", "list_price_used", "last_modified_at"];
+
+/// The list price of a product, which is without tax; `None` where it has none.
+///
+/// # Errors
+/// A reject when it has no code.
+pub(super) fn price(
+    instance: &str,
+    currency: &str,
+    row: &Row,
+    version: i64,
+) -> Result<Option<SourceRecord>, Fault> {
+    let id = rows::id(row);
+    let Some(amount) = row.get("list_price_used").and_then(rows::amount) else {
+        return Ok(None);
+    };
+    let sku = rows::text(row, "code").ok_or_else(|| {
+        let message = format!("product {id} has a price and no code; give it one");
+        bad(Code::UnknownReference, message)
+    })?;
+    let record_id = format!("product.product,{id}");
+    let event = PriceChanged {
+        meta: object_meta(instance, "PriceChanged", &record_id, "", row, version),
+        sku: sku.into(),
+        price_list_id: instance.into(),
+        price_version: version,
+        price: Money {
+            amount,
+            currency: currency.into(),
+        },
+        tax_inclusive: false,
+        effective_from: rows::modified_at(row).unwrap_or_default(),
+        ..PriceChanged::default()
+    };
+    Ok(Some(SourceRecord {
+        topic: topic::PRICE_CHANGE,
+        key: compound_key(&[sku, instance]),
+        event: event.into(),
+    }))
+}
+
 /// Whether a text is a GTIN.
 pub(super) fn is_gtin(code: &str) -> bool {
     matches!(code.len(), 8 | 12 | 13 | 14) && gs1_check_digit_holds(code)
@@ -138,7 +182,7 @@ pub(super) fn location(
     let address = rows::related(row, "address");
     let country = address.and_then(|a| rows::related(a, "country"));
     let event = Location {
-        meta: object_meta(instance, "Location", &record_id, row, version),
+        meta: object_meta(instance, "Location", &record_id, "", row, version),
         location_id: id.clone(),
         location_version: version,
         name: rows::text(row, "name").unwrap_or(&id).into(),
@@ -184,7 +228,7 @@ pub(super) fn policy(
     };
     let record_id = format!("stock.order_point,{id}");
     let event = StockPolicy {
-        meta: object_meta(instance, "StockPolicy", &record_id, row, version),
+        meta: object_meta(instance, "StockPolicy", &record_id, "", row, version),
         sku: sku.into(),
         location_id: location.into(),
         policy_version: version,
@@ -218,8 +262,16 @@ pub(super) fn unit_code(symbol: &str) -> Text {
 }
 
 /// The version stands for the state of an object that was read: Tryton numbers none.
-fn object_meta(instance: &str, kind: &str, record_id: &str, row: &Row, version: i64) -> EventMeta {
-    let id = event_id(instance, 0, &format!("{record_id}@{version}"), "", kind);
+/// `leg` tells apart the facts that one object is, such as the orders in a shipment.
+pub(super) fn object_meta(
+    instance: &str,
+    kind: &str,
+    record_id: &str,
+    leg: &str,
+    row: &Row,
+    version: i64,
+) -> EventMeta {
+    let id = event_id(instance, 0, &format!("{record_id}@{version}"), leg, kind);
     let at = rows::modified_at(row).unwrap_or_default();
     EventMeta {
         position_kind: PositionKind::Version,

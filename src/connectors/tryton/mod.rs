@@ -1,9 +1,12 @@
-//! Tryton, an ERP with warehouses and tills: its source reads stock movements, counts, products,
-//! locations and order points.
+//! Tryton, an ERP with warehouses and tills. Its source reads stock movements, counts, products, prices,
+//! locations and order points, and of the orders that it keeps acceptance, shipments, returns and
+//! invoices. Its sink makes orders into sales, and takes what happened to them elsewhere.
 //!
-//! `client` talks JSON-RPC, `moves` and `map` turn rows into events, `tree` says what a location is,
-//! `stock` and `objects` follow the tables, `window`, `told` and `ids` are what they remember between
-//! polls, `source` puts them behind [`Source`], `fake` is the stand-in.
+//! `client` talks JSON-RPC. Reading: `moves`, `map` and `documents` turn rows into events, `tree` says
+//! what a location is, `stock` and `objects` follow the tables, `window`, `told` and `ids` are what they
+//! remember between polls, `source` puts them behind [`Source`]. Writing: `sales` takes orders, `lines`
+//! are their lines, `references` what their names are here, `dispatches`, `give_back` and `money` take
+//! shipments, returns and payments, `sink` puts them behind [`Sink`]. `fake` is the stand-in.
 //!
 //! Facts about the API are of Tryton 8.2, each seen against a running server:
 //! - `last_modified_at` is the start of the transaction in microseconds. All rows of one transaction
@@ -13,6 +16,13 @@
 //!   afterwards: whether a move was told already is known by its id, never by its stamp.
 //! - A count changes stock by moves to and from Lost and Found; no product and no location moves a
 //!   stamp for it.
+//! - A sale is unique by web shop and web id, its only key that the database keeps: the same reference
+//!   twice makes two sales. A party is unique by its code.
+//! - A sale costs the rounded sum of quantity × price without tax, and each tax is rounded once for
+//!   the document; prices have four places.
+//! - A shipment that leaves something out is done, and another is made for the rest.
+//! - Tables have no index on their stamp: where they are large, give `stock_move`, `sale_sale`,
+//!   `stock_shipment_out`, `account_invoice` and `product_product` one on `coalesce(write_date, create_date)`.
 //! - Rows that are deleted leave nothing. A done move cannot be deleted. A product, location or
 //!   order point that is deleted is not noticed.
 //! - A storage location that is put below another warehouse takes its stock along without a move,
@@ -20,43 +30,69 @@
 //!   told; the comparison after the next count names the difference.
 
 mod client;
+mod dispatches;
+mod documents;
 mod fake;
+mod give_back;
 mod ids;
+mod lines;
 mod map;
+mod money;
 mod moves;
 mod objects;
+mod references;
 mod rows;
+mod sales;
+mod settings;
+mod sink;
 mod source;
 mod stock;
 mod told;
 mod tree;
 mod window;
 
-use crate::config::Secret;
 use crate::contract::topic;
 use crate::pipeline::{
-    Check, Code, Connector, ConnectorDescriptor, Evidence, Fault, Sink, Source, Stage,
+    Capabilities, Check, Code, Connector, ConnectorDescriptor, Evidence, Fault, Idempotency, Sink,
+    Source, Stage,
 };
 use client::Client;
-use schemars::JsonSchema;
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use settings::Settings;
 use std::sync::Arc;
+
+/// What its sink can do.
+const CAPABILITIES: Capabilities = Capabilities {
+    idempotency: Idempotency::NaturalKey,
+    compare_and_set: true,
+    batch_records_max: 1,
+    calls_max: 4,
+};
 
 /// What the connector is.
 pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     kind: "tryton",
-    purpose: "reads stock movements, counts and products of a Tryton ERP",
+    purpose: "reads stock movements, counts and products of a Tryton ERP, and keeps orders there",
     emits: &[
         topic::STOCK_CHANGE,
         topic::STOCK_SNAPSHOT,
         topic::STOCK_POLICY,
         topic::PRODUCT_CHANGE,
         topic::LOCATION_CHANGE,
+        topic::PRICE_CHANGE,
+        topic::ORDER_LIFECYCLE,
+        topic::SHIPMENT_EVENT,
+        topic::RETURN_EVENT,
+        topic::INVOICE_EVENT,
     ],
     inbox: false,
-    accepts: &[],
-    sink: None,
+    accepts: &[
+        topic::ORDER_LIFECYCLE,
+        topic::PAYMENT_EVENT,
+        topic::SHIPMENT_EVENT,
+        topic::RETURN_EVENT,
+        topic::REFUND_EVENT,
+    ],
+    sink: Some(CAPABILITIES),
     evidence: Evidence::RealSystem,
     settings: || schemars::schema_for!(Settings),
     build: |instance, settings| {
@@ -69,95 +105,6 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     },
     fake: Some(|options| Box::pin(async move { fake::start(&options) })),
 };
-
-/// Settings of a Tryton connector.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// Base URL of the server, without the database.
-    pub url: String,
-    /// Name of the database.
-    pub database: String,
-    /// User to log in as; needs the right to read stock and products, and none to change anything.
-    /// Stock of the user's company is read.
-    pub username: String,
-    /// Password, by reference: `${env:NAME}` or `${file:PATH}`.
-    pub password: Secret,
-    /// What Tryton's warehouses are here, by code (by name where there is none). A warehouse that is
-    /// not listed is a distribution centre under its own code. A storage location outside of every
-    /// warehouse is on the way between two of them, unless it is listed.
-    #[serde(default)]
-    pub locations: BTreeMap<String, LocationSettings>,
-    /// Codes (or names) of storage locations whose goods are damaged, with all below them.
-    #[serde(default)]
-    pub damaged: Vec<String>,
-    /// Codes (or names) of storage locations whose goods are held for quality, with all below them.
-    #[serde(default)]
-    pub held: Vec<String>,
-    /// Whether the minimum of an order point is stock that must not be promised. Off, because in
-    /// most shops it only says when to buy. Needs the module `stock_supply`.
-    #[serde(default)]
-    pub order_points_are_safety_stock: bool,
-    /// For how many seconds after its start a transaction of the ERP may still bring rows: longer
-    /// than the longest one, such as the count of a whole warehouse.
-    #[serde(default = "overlap_s")]
-    pub overlap_s: u32,
-    /// Rows read in one call and written in one transaction, 10 to 1000.
-    #[serde(default = "page_rows")]
-    pub page_rows: u32,
-    /// Longest wait for an answer, in milliseconds.
-    #[serde(default = "timeout_ms")]
-    pub timeout_ms: u64,
-}
-
-/// What a warehouse is in Crossdock.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LocationSettings {
-    /// Location id in events; the key where it is not given.
-    pub id: Option<String>,
-    /// What it is.
-    #[serde(default)]
-    pub kind: LocationKind,
-}
-
-/// What a location is.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum LocationKind {
-    #[default]
-    Dc,
-    Store,
-    Dropship,
-    ThirdParty,
-}
-
-fn overlap_s() -> u32 {
-    600
-}
-fn page_rows() -> u32 {
-    500
-}
-fn timeout_ms() -> u64 {
-    60_000
-}
-
-impl Settings {
-    fn check(&self, instance: &str) -> Result<(), Fault> {
-        if !(10..=1_000).contains(&self.page_rows) {
-            return Err(configuration(format!(
-                "settings of {instance}: page_rows is {}, but must be between 10 and 1000",
-                self.page_rows
-            )));
-        }
-        Ok(())
-    }
-
-    fn overlap_us(&self) -> i64 {
-        i64::from(self.overlap_s) * 1_000_000
-    }
-}
 
 fn configuration(message: String) -> Fault {
     Fault::halt(Stage::Read, Code::Configuration, message)
@@ -176,8 +123,11 @@ impl Connector for Tryton {
             self.client.clone(),
         )))
     }
+    /// Where no channel is named there are no orders to take.
     fn sink(&self) -> Option<Arc<dyn Sink>> {
-        None
+        let client = self.client.clone();
+        (!client.settings.channels.is_empty())
+            .then(|| Arc::new(sink::TrytonSink::new(&self.instance, client)) as Arc<dyn Sink>)
     }
     async fn check(&self) -> Vec<Check> {
         let ok = |what: &str, result: Result<String, Fault>| Check {
@@ -197,9 +147,22 @@ impl Connector for Tryton {
                 objects::check(client, objects::Kind::Products).await,
             ),
         ];
-        if client.settings.order_points_are_safety_stock {
-            let found = objects::check(client, objects::Kind::OrderPoints).await;
-            checks.push(ok("read order points", found));
+        for (kind, what) in [
+            (objects::Kind::OrderPoints, "read order points"),
+            (objects::Kind::Prices, "read prices"),
+            (objects::Kind::Sales, "read sales"),
+            (objects::Kind::Shipments, "read shipments"),
+            (objects::Kind::Returns, "read returns"),
+            (objects::Kind::Invoices, "read invoices"),
+        ] {
+            if kind.is_read(&client.settings) {
+                checks.push(ok(what, objects::check(client, kind).await));
+            }
+        }
+        for (channel, settings) in &client.settings.channels {
+            let found = references::shop(client, channel, settings).await;
+            let what = format!("take orders of {channel}");
+            checks.push(ok(&what, found.map(|s| format!("web shop {}", s.id))));
         }
         checks
     }

@@ -1,6 +1,7 @@
 //! From Tryton's stock moves to the facts that they are.
 
 use super::client::Row;
+use super::documents::OfOrder;
 use super::map::{bad, meta, unit_code};
 use super::rows;
 use super::tree::Place;
@@ -44,6 +45,8 @@ pub(super) struct Move {
     shipment: Option<String>,
     /// Where goods that are on the way go, when the shipment tells.
     pub destination: Option<Place>,
+    /// The order that they are sold by or come back from.
+    pub order: Option<OfOrder>,
 }
 
 /// A change at one position: one leg of a move.
@@ -99,6 +102,7 @@ impl Move {
             origin: rows::text(row, "origin").map(str::to_owned),
             shipment: rows::text(row, "shipment").map(str::to_owned),
             destination: None,
+            order: None,
         })
     }
 
@@ -259,6 +263,11 @@ impl Move {
                 .map(Text::from),
             ..StockChanged::default()
         };
+        if let Some(of) = &self.order {
+            event.order_id = Some(of.order.clone());
+            event.order_line_id = Some(of.line.clone()).filter(|l| !l.is_empty());
+            event.return_id = of.return_id(instance, self.shipment.as_deref());
+        }
         event.meta.correlation_id = match &event.document_ref {
             Some(document) => document.clone(),
             None => record_id.as_str().into(),

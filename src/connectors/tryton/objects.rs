@@ -1,15 +1,16 @@
-//! Locations, products and order points: objects whose whole state is told whenever it changes.
+//! Locations, products, prices, order points and the documents of orders: objects whose whole state is
+//! told whenever it changes.
 
 use super::client::{Client, Row, Search};
+use super::documents::{self, Page, Told};
 use super::ids::Ids;
-use super::map::{self, ORDER_POINT_FIELDS, PRODUCT_FIELDS};
+use super::map::{self, ORDER_POINT_FIELDS, PRICE_FIELDS, PRODUCT_FIELDS};
+use super::settings::Settings;
 use super::tree::{self, Place, Tree};
 use super::window::{Table, Window, bookmark};
-use super::{configuration, rows};
+use super::{configuration, rows, sales};
 use crate::contract::event::Text;
-use crate::pipeline::{
-    Code, Cursor, Fault, SourceBatch, SourceOrigin, SourceRecord, SourceReject, Stage,
-};
+use crate::pipeline::{Code, Cursor, Fault, SourceBatch, SourceOrigin, SourceReject, Stage};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -25,24 +26,58 @@ pub(super) enum Kind {
     Locations,
     Products,
     OrderPoints,
+    Prices,
+    Sales,
+    Shipments,
+    Returns,
+    Invoices,
 }
 
 impl Kind {
-    pub const ALL: &'static [Kind] = &[Kind::Locations, Kind::Products, Kind::OrderPoints];
+    pub const ALL: &'static [Kind] = &[
+        Kind::Locations,
+        Kind::Products,
+        Kind::OrderPoints,
+        Kind::Prices,
+        Kind::Sales,
+        Kind::Shipments,
+        Kind::Returns,
+        Kind::Invoices,
+    ];
+
+    /// Whether the settings ask for it.
+    pub fn is_read(self, settings: &Settings) -> bool {
+        match self {
+            Kind::Locations | Kind::Products => true,
+            Kind::OrderPoints => settings.order_points_are_safety_stock,
+            Kind::Prices | Kind::Sales | Kind::Shipments | Kind::Returns | Kind::Invoices => {
+                !settings.channels.is_empty()
+            }
+        }
+    }
 
     pub const fn shard(self) -> &'static str {
         match self {
             Kind::Locations => "locations",
             Kind::Products => "products",
             Kind::OrderPoints => "order-points",
+            Kind::Prices => "prices",
+            Kind::Sales => "sales",
+            Kind::Shipments => "shipments",
+            Kind::Returns => "returns",
+            Kind::Invoices => "invoices",
         }
     }
 
     const fn model(self) -> &'static str {
         match self {
             Kind::Locations => tree::MODEL,
-            Kind::Products => "product.product",
+            Kind::Products | Kind::Prices => "product.product",
             Kind::OrderPoints => "stock.order_point",
+            Kind::Sales => sales::SALE,
+            Kind::Shipments => documents::SHIPMENT,
+            Kind::Returns => documents::RETURN,
+            Kind::Invoices => documents::INVOICE,
         }
     }
 
@@ -51,6 +86,11 @@ impl Kind {
             Kind::Locations => tree::FIELDS,
             Kind::Products => PRODUCT_FIELDS,
             Kind::OrderPoints => ORDER_POINT_FIELDS,
+            Kind::Prices => PRICE_FIELDS,
+            Kind::Sales => documents::SALE_FIELDS,
+            Kind::Shipments => documents::SHIPMENT_FIELDS,
+            Kind::Returns => documents::RETURN_FIELDS,
+            Kind::Invoices => documents::INVOICE_FIELDS,
         }
     }
 
@@ -61,7 +101,14 @@ impl Kind {
                 ("product.template", Part::Template),
                 ("product.identifier", Part::Field("product")),
             ],
-            Kind::Locations | Kind::OrderPoints => &[],
+            Kind::Prices => &[("product.template", Part::Template)],
+            // A move can be written on its own.
+            Kind::Shipments => &[(
+                "stock.move",
+                Part::Reference("shipment", documents::SHIPMENT),
+            )],
+            Kind::Returns => &[("stock.move", Part::Reference("shipment", documents::RETURN))],
+            Kind::Locations | Kind::OrderPoints | Kind::Sales | Kind::Invoices => &[],
         }
     }
 }
@@ -72,6 +119,8 @@ enum Part {
     Template,
     /// Of the object that this field names.
     Field(&'static str),
+    /// Of the object that this field names, when it is of this model.
+    Reference(&'static str, &'static str),
 }
 
 /// Where reading goes on.
@@ -143,8 +192,7 @@ impl Objects {
         batch.more |= !mark.changed.is_empty() || !mark.templates.is_empty();
         for (row, told) in self.map(kind, &found, &mut version).await? {
             match told {
-                Ok(Some(record)) => batch.records.push(record),
-                Ok(None) => {}
+                Ok(records) => batch.records.extend(records),
                 Err(fault) => batch.rejects.push(SourceReject {
                     origin: SourceOrigin {
                         container: kind.model().into(),
@@ -192,6 +240,7 @@ impl Objects {
             fields: match part {
                 Part::Template => &["last_modified_at"],
                 Part::Field(_) => &["last_modified_at", "product"],
+                Part::Reference(..) => &["last_modified_at", "shipment"],
             },
             ..self.table(kind)
         }
@@ -243,6 +292,12 @@ impl Objects {
                     Part::Template => mark.templates.insert(rows::id(row)),
                     Part::Field(field) => {
                         if let Some(id) = rows::integer(row, field) {
+                            mark.changed.insert(id);
+                        }
+                    }
+                    Part::Reference(field, model) => {
+                        let named = rows::text(row, field).and_then(rows::reference);
+                        if let Some((_, id)) = named.filter(|(of, _)| of == model) {
                             mark.changed.insert(id);
                         }
                     }
@@ -306,7 +361,7 @@ impl Objects {
         kind: Kind,
         found: &'a [Row],
         version: &mut i64,
-    ) -> Result<Vec<(&'a Row, Result<Option<SourceRecord>, Fault>)>, Fault> {
+    ) -> Result<Told<'a>, Fault> {
         if found.is_empty() {
             return Ok(Vec::new());
         }
@@ -322,7 +377,7 @@ impl Objects {
                 for row in found {
                     let gtins = gtins.remove(&rows::id(row)).unwrap_or_default();
                     let record = map::product(&self.instance, &language, row, gtins, next());
-                    told.push((row, record.map(Some)));
+                    told.push((row, record.map(|r| vec![r])));
                 }
             }
             Kind::Locations => {
@@ -330,7 +385,7 @@ impl Objects {
                 for row in found {
                     let owned = tree.owned(rows::id(row));
                     let record = owned.map(|o| map::location(&self.instance, row, o, next()));
-                    told.push((row, Ok(record)));
+                    told.push((row, Ok(record.into_iter().collect())));
                 }
             }
             Kind::OrderPoints => {
@@ -348,8 +403,30 @@ impl Objects {
                     });
                     let record = location
                         .map(|location| map::policy(&self.instance, row, &location, next()));
-                    told.push((row, record.transpose()));
+                    let record = record.transpose();
+                    told.push((row, record.map(|r| r.into_iter().collect())));
                 }
+            }
+            Kind::Prices => {
+                let currency = self.client.currency().await?;
+                for row in found {
+                    let record = map::price(&self.instance, &currency, row, next());
+                    told.push((row, record.map(|r| r.into_iter().collect())));
+                }
+            }
+            Kind::Sales | Kind::Shipments | Kind::Returns | Kind::Invoices => {
+                let (company, _) = self.client.company().await?;
+                let page = Page {
+                    client: &self.client,
+                    instance: &self.instance,
+                    company,
+                };
+                told = match kind {
+                    Kind::Shipments => page.shipments(found, &mut next).await?,
+                    Kind::Returns => page.returns(found, &mut next).await?,
+                    Kind::Invoices => page.invoices(found, &mut next).await?,
+                    _ => page.sales(found, &mut next),
+                };
             }
         }
         Ok(told)

@@ -35,6 +35,13 @@ pub(super) fn stamp_value(stamp: Timestamp) -> Value {
     })
 }
 
+/// The day of a time for Tryton.
+pub(super) fn day_value(stamp: Timestamp) -> Value {
+    let time = jiff::Timestamp::from_microsecond(stamp.0).unwrap_or_default();
+    let day = jiff::tz::TimeZone::UTC.to_datetime(time);
+    json!({"__class__": "date", "year": day.year(), "month": day.month(), "day": day.day()})
+}
+
 /// A day as Tryton writes it.
 pub(super) fn date(value: &Value) -> Option<Date> {
     let small = |name: &str| value[name].as_i64().and_then(|v| i8::try_from(v).ok());
@@ -55,6 +62,16 @@ pub(super) fn quantity(value: &Value) -> Option<Decimal> {
     (noise && inside).then(|| Decimal::from_units(units as i64))
 }
 
+/// An amount: Tryton writes them as text. `None` when it has more than four places.
+pub(super) fn amount(value: &Value) -> Option<Decimal> {
+    value["decimal"].as_str()?.parse().ok()
+}
+
+/// An amount for Tryton.
+pub(super) fn amount_value(amount: Decimal) -> Value {
+    json!({"__class__": "Decimal", "decimal": amount.to_string()})
+}
+
 /// Id of a row.
 pub(super) fn id(row: &Row) -> i64 {
     integer(row, "id").unwrap_or_default()
@@ -72,6 +89,15 @@ pub(super) fn integer(row: &Row, field: &str) -> Option<i64> {
 /// A text that is not empty.
 pub(super) fn text<'a>(row: &'a Row, field: &str) -> Option<&'a str> {
     row.get(field)?.as_str().filter(|t| !t.is_empty())
+}
+
+/// Ids of related rows.
+pub(super) fn integers(row: &Row, field: &str) -> Vec<i64> {
+    let list = row.get(field).and_then(Value::as_array);
+    list.into_iter()
+        .flatten()
+        .filter_map(Value::as_i64)
+        .collect()
 }
 
 /// A related row's fields.

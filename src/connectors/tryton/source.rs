@@ -13,7 +13,9 @@ const STOCK: &str = "stock";
 /// what is sold matters within a second, what it is called within a few.
 const fn rest(kind: Kind) -> u32 {
     match kind {
-        Kind::Products => 4,
+        // A customer waits for it.
+        Kind::Sales | Kind::Shipments => 1,
+        Kind::Products | Kind::Prices | Kind::Returns | Kind::Invoices => 4,
         Kind::Locations | Kind::OrderPoints => 20,
     }
 }
@@ -21,7 +23,8 @@ const fn rest(kind: Kind) -> u32 {
 pub(super) struct TrytonSource {
     stock: Stock,
     objects: Objects,
-    order_points: bool,
+    /// What is read beside stock.
+    kinds: Vec<Kind>,
     /// Polls in a row that found nothing, by part.
     idle_polls: HashMap<&'static str, u32>,
 }
@@ -29,7 +32,11 @@ pub(super) struct TrytonSource {
 impl TrytonSource {
     pub fn new(instance: &str, client: Arc<Client>) -> Self {
         TrytonSource {
-            order_points: client.settings.order_points_are_safety_stock,
+            kinds: Kind::ALL
+                .iter()
+                .copied()
+                .filter(|kind| kind.is_read(&client.settings))
+                .collect(),
             stock: Stock::new(instance, client.clone()),
             objects: Objects::new(instance, client),
             idle_polls: HashMap::new(),
@@ -40,8 +47,7 @@ impl TrytonSource {
 #[async_trait::async_trait]
 impl Source for TrytonSource {
     fn shards(&self) -> Vec<String> {
-        let objects = Kind::ALL.iter().copied();
-        let read = objects.filter(|k| *k != Kind::OrderPoints || self.order_points);
+        let read = self.kinds.iter().copied();
         read.map(Kind::shard)
             .chain([STOCK])
             .map(str::to_owned)

@@ -8,6 +8,7 @@
 //! go. Moves that could not be told are tried again in the same way.
 
 use super::client::{Client, Row, Search};
+use super::documents;
 use super::map::{self, Count};
 use super::moves::{INTERNAL_SHIPMENT, MOVE_FIELDS, Move, SHIPMENT_FIELDS};
 use super::rows;
@@ -18,7 +19,7 @@ use crate::domain::Timestamp;
 use crate::pipeline::{Code, Cursor, Fault, SourceBatch, SourceOrigin, SourceReject, Stage};
 use bytes::Bytes;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 const MOVE: &str = "stock.move";
@@ -201,6 +202,7 @@ impl Stock {
             .map(|(row, what)| (row, what, Move::read(row, |id| tree.place(id))))
             .collect();
         self.add_destinations(&mut read).await?;
+        self.add_orders(&mut read).await?;
         for (row, what, moved) in read {
             let id = rows::id(row);
             match moved {
@@ -276,6 +278,25 @@ impl Stock {
         for (row, _, moved) in read {
             if let (Some(id), Ok(moved)) = (shipment(row), moved) {
                 moved.destination = destinations.get(&id).cloned();
+            }
+        }
+        Ok(())
+    }
+
+    /// Which orders of channels the goods are of, where such orders are kept in the ERP.
+    async fn add_orders(
+        &self,
+        read: &mut [(&Row, Told, Result<Move, Fault>)],
+    ) -> Result<(), Fault> {
+        if self.client.settings.channels.is_empty() {
+            return Ok(());
+        }
+        let line = |row: &Row| documents::origin(row, documents::SALE_LINE);
+        let lines: BTreeSet<i64> = read.iter().filter_map(|(row, _, _)| line(row)).collect();
+        let orders = documents::orders_of(&self.client, &lines).await?;
+        for (row, _, moved) in read {
+            if let (Some(of), Ok(moved)) = (line(row).and_then(|id| orders.get(&id)), moved) {
+                moved.order = Some(of.clone());
             }
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! What a location of Tryton is: a place where stock lies, or the other side of a movement.
 
 use super::client::{Client, Row, Search};
-use super::{LocationSettings, Settings, configuration, rows};
+use super::settings::{LocationSettings, Settings};
+use super::{configuration, rows};
 use crate::contract::event::{StockState, Text};
 use crate::domain::Timestamp;
 use crate::pipeline::Fault;

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const SUPPLIER: i64 = 1;
-const CUSTOMER: i64 = 2;
+pub(super) const CUSTOMER: i64 = 2;
 const LOST_FOUND: i64 = 3;
 const TRANSIT: i64 = 4;
-const MOVE: &str = "stock.move";
+pub(super) const MOVE: &str = "stock.move";
 
 /// The shop's books and those who write them.
 pub(super) struct Shop {
@@ -26,30 +26,30 @@ pub(super) struct Shop {
 }
 
 #[derive(Clone, Copy)]
-struct Warehouse {
+pub(super) struct Warehouse {
     row: i64,
-    input: i64,
-    storage: i64,
-    output: i64,
+    pub input: i64,
+    pub storage: i64,
+    pub output: i64,
 }
 
 /// Rows that others cannot see yet.
-struct Transaction {
+pub(super) struct Transaction {
     started_at: Timestamp,
     /// The tables as they are for the transaction.
-    store: Store,
+    pub store: Store,
     written: BTreeSet<(&'static str, i64)>,
 }
 
 /// A move to be written.
-struct Goods<'a> {
-    product: i64,
-    from: i64,
-    to: i64,
-    quantity: f64,
-    state: &'a str,
-    origin: Value,
-    shipment: Value,
+pub(super) struct Goods<'a> {
+    pub product: i64,
+    pub from: i64,
+    pub to: i64,
+    pub quantity: f64,
+    pub state: &'a str,
+    pub origin: Value,
+    pub shipment: Value,
 }
 
 impl Shop {
@@ -62,7 +62,25 @@ impl Shop {
             warehouses: BTreeMap::new(),
         };
         let mut t = shop.transaction();
-        shop.create(&mut t, "company.company", json!({"name": "Stand-in"}));
+        shop.create(
+            &mut t,
+            "currency.currency",
+            json!({"code": "EUR", "active": true}),
+        );
+        shop.create(
+            &mut t,
+            "company.company",
+            json!({"name": "Stand-in", "currency": 1}),
+        );
+        let rate = json!({"__class__": "Decimal", "decimal": "0.20"});
+        let tax = json!({"name": "VAT 20%", "rate": rate, "company": 1});
+        let tax = shop.create(&mut t, "account.tax", tax);
+        shop.create(&mut t, "account.journal", json!({"code": "PSP"}));
+        for code in ["CLEARING", "RECEIVABLE"] {
+            shop.create(&mut t, "account.account", json!({"code": code}));
+        }
+        let category = json!({"name": "Goods", "customer_taxes_used": [tax]});
+        shop.create(&mut t, "product.category", category);
         shop.create(
             &mut t,
             "product.uom",
@@ -94,11 +112,14 @@ impl Shop {
             };
             shop.warehouses.insert(code.to_owned(), warehouse);
         }
-        for sku in &options.skus {
+        let first = shop.warehouses.values().map(|w| w.row).min();
+        let warehouses: Vec<i64> = first.into_iter().collect();
+        let web = json!({"name": "web", "company": 1, "warehouses": warehouses});
+        shop.create(&mut t, "web.shop", web);
+        for sku in options.skus.iter().map(String::as_str).chain(["DELIVERY"]) {
             let template = json!({"name": format!("Product {sku}"), "active": true, "type": "goods", "consumable": false});
             let template = shop.create(&mut t, "product.template", template);
-            let product =
-                json!({"template": template, "code": sku, "active": true, "default_uom": 1});
+            let product = json!({"template": template, "code": sku, "active": true, "default_uom": 1, "account_category": 1, "list_price_used": {"__class__": "Decimal", "decimal": "10"}});
             shop.create(&mut t, "product.product", product);
         }
         shop.commit(t);
@@ -165,22 +186,59 @@ impl Shop {
             self.open.insert(name, transaction);
             return done;
         }
-        // What is over at once needs no copy of the books; nothing is written before all is checked.
-        self.now = self.now.plus(Duration::from_secs(1));
-        let mut transaction = Transaction {
-            started_at: self.now,
-            store: std::mem::take(&mut self.store),
-            written: BTreeSet::new(),
-        };
+        let mut transaction = self.at_once();
         let done = self.act_in(&mut transaction, action);
         self.store = transaction.store;
         done
     }
 
+    /// What is over at once needs no copy of the books: it takes them, and whoever begins it puts them
+    /// back. Nothing is written before all is checked.
+    pub fn at_once(&mut self) -> Transaction {
+        self.now = self.now.plus(Duration::from_secs(1));
+        Transaction {
+            started_at: self.now,
+            store: std::mem::take(&mut self.store),
+            written: BTreeSet::new(),
+        }
+    }
+
+    /// The zones of the warehouse with this row.
+    pub fn zones(&self, row: i64) -> Warehouse {
+        let mut found = self.warehouses.values().copied();
+        found.find(|w| w.row == row).unwrap_or(Warehouse {
+            row,
+            input: row,
+            storage: row,
+            output: row,
+        })
+    }
+
     fn act_in(&mut self, t: &mut Transaction, action: &Value) -> Result<Value, String> {
         let known = [
-            "receive", "sell", "ship", "return", "scrap", "count", "transfer", "arrive", "plan",
-            "do", "cancel", "delete", "touch", "write", "create",
+            "receive",
+            "sell",
+            "ship",
+            "return",
+            "scrap",
+            "count",
+            "transfer",
+            "arrive",
+            "plan",
+            "do",
+            "cancel",
+            "delete",
+            "touch",
+            "write",
+            "create",
+            "sales",
+            "press",
+            "fulfil",
+            "take_back",
+            "bill",
+            "credit",
+            "return_of",
+            "entries",
         ];
         let verb = known
             .iter()
@@ -195,14 +253,14 @@ impl Shop {
         match *verb {
             "do" => {
                 let today = self.today();
-                self.change(
+                self.change_row(
                     t,
                     MOVE,
                     id()?,
                     json!({"state": "done", "effective_date": today}),
                 )
             }
-            "cancel" => self.change(t, MOVE, id()?, json!({"state": "cancelled"})),
+            "cancel" => self.change_row(t, MOVE, id()?, json!({"state": "cancelled"})),
             "delete" => {
                 let id = id()?;
                 let row = t
@@ -220,11 +278,17 @@ impl Shop {
                 Ok(json!([id]))
             }
             "arrive" => self.arrive(t, id()?),
-            "touch" => self.change(t, model(&action["touch"])?, id()?, json!({})),
-            "write" => self.change(t, model(&action["write"])?, id()?, action["values"].clone()),
+            "touch" => self.change_row(t, model(&action["touch"])?, id()?, json!({})),
+            "write" => {
+                self.change_row(t, model(&action["write"])?, id()?, action["values"].clone())
+            }
             "create" => {
                 let id = self.create(t, model(&action["create"])?, action["values"].clone());
                 Ok(json!([id]))
+            }
+            "entries" => Ok(entries(t)),
+            "sales" | "press" | "fulfil" | "take_back" | "bill" | "credit" | "return_of" => {
+                self.act_on_sale(t, verb, action)
             }
             _ => self.trade(t, verb, action),
         }
@@ -370,7 +434,7 @@ impl Shop {
             return Err(format!("move {id} is not on the way"));
         }
         let today = self.today();
-        self.change(
+        self.change_row(
             t,
             MOVE,
             id,
@@ -387,7 +451,7 @@ impl Shop {
             .ok_or_else(|| format!("no SKU {sku}"))
     }
 
-    fn write_move(&mut self, t: &mut Transaction, goods: Goods<'_>) -> i64 {
+    pub fn write_move(&mut self, t: &mut Transaction, goods: Goods<'_>) -> i64 {
         let done = goods.state == "done";
         let today = self.today();
         let values = json!({
@@ -436,13 +500,13 @@ impl Shop {
         }
     }
 
-    fn next_id(&mut self, model: &'static str) -> i64 {
+    pub fn next_id(&mut self, model: &'static str) -> i64 {
         let last = self.last_ids.entry(model).or_default();
         *last += 1;
         *last
     }
 
-    fn create(&mut self, t: &mut Transaction, model: &'static str, values: Value) -> i64 {
+    pub fn create(&mut self, t: &mut Transaction, model: &'static str, values: Value) -> i64 {
         let id = self.next_id(model);
         let row = Stored {
             created_at: t.started_at,
@@ -454,7 +518,7 @@ impl Shop {
         id
     }
 
-    fn change(
+    pub fn change_row(
         &mut self,
         t: &mut Transaction,
         model: &'static str,
@@ -474,7 +538,7 @@ impl Shop {
         Ok(json!([id]))
     }
 
-    fn today(&self) -> Value {
+    pub fn today(&self) -> Value {
         let mut today: Map<String, Value> = Map::new();
         let now = rows::stamp_value(self.now);
         for part in ["year", "month", "day"] {
@@ -485,7 +549,14 @@ impl Shop {
     }
 }
 
-fn model(name: &Value) -> Result<&'static str, String> {
+/// The moves of the ledger.
+fn entries(t: &Transaction) -> Value {
+    let table = t.store.tables.get("account.move");
+    let rows = table.into_iter().flat_map(BTreeMap::values);
+    rows.map(|row| Value::Object(row.values.clone())).collect()
+}
+
+pub(super) fn model(name: &Value) -> Result<&'static str, String> {
     let found = super::store::MODELS.iter().find(|(model, _)| name == model);
     found
         .map(|(model, _)| *model)

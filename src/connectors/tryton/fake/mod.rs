@@ -6,6 +6,7 @@
 //! later with that old stamp, ids of one that was given up are never used, and a count is moves.
 
 mod acts;
+mod sales;
 mod store;
 
 use crate::connectors::fake::{FakeAnswer, FakeApi, FakeRequest, FakeServer};
@@ -25,6 +26,8 @@ const ROWS_MAX: usize = 2_000;
 
 struct Api {
     shop: Shop,
+    /// Whether only calls that change something show faults.
+    faults_on_changes: bool,
 }
 
 pub(super) struct TrytonFake(FakeServer<Api>);
@@ -32,17 +35,24 @@ pub(super) struct TrytonFake(FakeServer<Api>);
 pub(super) fn start(options: &FakeOptions) -> io::Result<Box<dyn Fake>> {
     let api = Api {
         shop: Shop::open(options),
+        faults_on_changes: false,
     };
     Ok(Box::new(TrytonFake(FakeServer::start(api)?)))
 }
 
 impl FakeApi for Api {
-    fn changes(&self, _request: &FakeRequest) -> bool {
-        // The connector only reads; what changes the books is people, see `act`.
-        false
+    fn changes(&self, request: &FakeRequest) -> bool {
+        let method = request.body["method"].as_str().unwrap_or_default();
+        let called = method
+            .strip_prefix("model.")
+            .and_then(|m| m.rsplit_once('.'));
+        called.is_some_and(|(model, method)| sales::changes(model, method))
     }
 
     fn fails(&self, request: &FakeRequest) -> bool {
+        if self.faults_on_changes {
+            return self.changes(request);
+        }
         let method = request.body["method"].as_str().unwrap_or_default();
         method.starts_with("model.") && !method.starts_with("model.res.user.")
     }
@@ -107,8 +117,17 @@ impl Api {
             .filter(|(context, _)| context.is_object())
             .ok_or_else(|| Refused::error("missing context"))?;
         let archived = context["active_test"] == false;
+        if sales::changes(model, method) {
+            return self.shop.change(model, method, params, context);
+        }
         let store = &self.shop.store;
         match (method, params) {
+            ("fields_get", [names]) => {
+                let names = names.as_array().into_iter().flatten();
+                let names = names.filter_map(Value::as_str);
+                let known = names.filter(|name| store.field(model, name).is_ok());
+                Ok(known.map(|n| (n.to_owned(), json!({}))).collect())
+            }
             ("search_read", [domain, offset, limit, order, fields]) => {
                 let query = Query {
                     model,
@@ -165,6 +184,9 @@ impl Fake for TrytonFake {
             "url": self.0.url(), "database": DATABASE, "username": USER,
             "password": self.0.secret_reference(PASSWORD),
             "order_points_are_safety_stock": true, "timeout_ms": 5_000,
+            "channels": {"web": {"shop": "web", "walk_in_party": "WALK-IN"}},
+            "payments": {"journal": "PSP", "clearing_account": "CLEARING", "receivable_account": "RECEIVABLE"},
+            "charges": {"SHIPPING": "DELIVERY"}, "taxes": {"STANDARD": "VAT 20%"},
         })
     }
     fn inject(&self, faults: Vec<FakeFault>) {
@@ -191,10 +213,23 @@ impl Fake for TrytonFake {
     /// - `{"touch": MODEL, "id": ID}`: something is written that no event tells of
     /// - `{"write": MODEL, "id": ID, "values": {…}}`, `{"create": MODEL, "values": {…}}`
     ///
+    /// - `{"sales": REFERENCE}`: the sales of that reference and their lines, to look at
+    /// - `{"press": ORDER, "button": NAME}` of a sale; `{"fulfil": ORDER, "buttons": […], "reference": TEXT}` of its
+    ///   shipments, `{"take_back": …}` of its returns; `{"bill": ORDER}` posts its invoices
+    /// - `{"return_of": ORDER, "line": NOTE, "quantity": N}`: a sale that takes goods back;
+    ///   `{"credit": ORDER}`: a credit note of its invoices. ORDER is a web id, or the id of a sale
+    /// - `{"entries": true}`: the moves of the ledger, to look at
+    /// - `{"faults_on": "changes"}`: from now on only calls that change something show faults
+    ///
     /// `"in": NAME` makes it part of a transaction begun by `{"begin": NAME}`, whose rows appear with
     /// `{"commit": NAME}` and never with `{"rollback": NAME}`. `"at": MICROSECONDS` sets the clock,
     /// which otherwise goes on a second with each transaction. Answers the ids of what was written.
     fn act(&self, action: &Value) -> Result<Value, String> {
-        self.0.api().shop.act(action)
+        let mut api = self.0.api();
+        if action["faults_on"] == "changes" {
+            api.faults_on_changes = true;
+            return Ok(Value::Null);
+        }
+        api.shop.act(action)
     }
 }

@@ -115,6 +115,8 @@ pub(super) const MODELS: &[(&str, &[(&str, Field)])] = &[
             ("code", Plain),
             ("active", Plain),
             ("default_uom", To("product.uom")),
+            ("account_category", To("product.category")),
+            ("list_price_used", Plain),
             ("quantity", Quantity),
         ],
     ),
@@ -137,9 +139,152 @@ pub(super) const MODELS: &[(&str, &[(&str, Field)])] = &[
         ],
     ),
     ("product.uom", &[("name", Plain), ("symbol", Plain)]),
-    ("company.company", &[("name", Plain)]),
-    ("party.address", &[("country", To("country.country"))]),
+    (
+        "product.category",
+        &[("name", Plain), ("customer_taxes_used", Plain)],
+    ),
+    (
+        "company.company",
+        &[("name", Plain), ("currency", To("currency.currency"))],
+    ),
+    ("currency.currency", &[("code", Plain), ("active", Plain)]),
+    (
+        "account.tax",
+        &[
+            ("name", Plain),
+            ("rate", Plain),
+            ("company", To("company.company")),
+        ],
+    ),
+    (
+        "party.party",
+        &[
+            ("name", Plain),
+            ("code", Plain),
+            ("active", Plain),
+            ("addresses", Plain),
+        ],
+    ),
+    (
+        "party.address",
+        &[
+            ("party", To("party.party")),
+            ("country", To("country.country")),
+        ],
+    ),
     ("country.country", &[("code", Plain)]),
+    (
+        "web.shop",
+        &[
+            ("name", Plain),
+            ("company", To("company.company")),
+            ("warehouses", Plain),
+        ],
+    ),
+    (
+        "sale.sale",
+        &[
+            ("number", Plain),
+            ("reference", Plain),
+            ("description", Plain),
+            ("state", Plain),
+            ("company", To("company.company")),
+            ("party", To("party.party")),
+            ("invoice_address", To("party.address")),
+            ("shipment_address", To("party.address")),
+            ("warehouse", To("stock.location")),
+            ("currency", To("currency.currency")),
+            ("web_shop", To("web.shop")),
+            ("web_id", Plain),
+            ("origin", Plain),
+            ("shipment_method", Plain),
+            ("shipment_cost_method", Plain),
+            ("untaxed_amount", Plain),
+            ("tax_amount", Plain),
+            ("total_amount", Plain),
+            ("lines", Plain),
+            ("shipments", Plain),
+            ("shipment_returns", Plain),
+            ("invoices", Plain),
+        ],
+    ),
+    (
+        "sale.line",
+        &[
+            ("sale", To("sale.sale")),
+            ("type", Plain),
+            ("sequence", Plain),
+            ("product", To("product.product")),
+            ("unit", To("product.uom")),
+            ("quantity", Plain),
+            ("unit_price", Plain),
+            ("amount", Plain),
+            ("taxes", Plain),
+            ("note", Plain),
+        ],
+    ),
+    (
+        "stock.shipment.out",
+        &[
+            ("number", Plain),
+            ("reference", Plain),
+            ("state", Plain),
+            ("company", To("company.company")),
+            ("warehouse", To("stock.location")),
+            ("customer", To("party.party")),
+        ],
+    ),
+    (
+        "stock.shipment.out.return",
+        &[
+            ("number", Plain),
+            ("reference", Plain),
+            ("state", Plain),
+            ("company", To("company.company")),
+            ("warehouse", To("stock.location")),
+            ("customer", To("party.party")),
+        ],
+    ),
+    ("account.journal", &[("code", Plain)]),
+    ("account.account", &[("code", Plain)]),
+    (
+        "account.move",
+        &[
+            ("company", To("company.company")),
+            ("state", Plain),
+            ("journal", To("account.journal")),
+            ("date", Plain),
+            ("description", Plain),
+            ("lines", Plain),
+        ],
+    ),
+    (
+        "account.invoice",
+        &[
+            ("number", Plain),
+            ("state", Plain),
+            ("type", Plain),
+            ("company", To("company.company")),
+            ("party", To("party.party")),
+            ("currency", To("currency.currency")),
+            ("invoice_date", Plain),
+            ("accounting_date", Plain),
+            ("untaxed_amount", Plain),
+            ("tax_amount", Plain),
+            ("total_amount", Plain),
+        ],
+    ),
+    (
+        "account.invoice.line",
+        &[
+            ("invoice", To("account.invoice")),
+            ("type", Plain),
+            ("origin", Plain),
+            ("quantity", Plain),
+            ("amount", Plain),
+            ("taxes", Plain),
+        ],
+    ),
 ];
 
 /// A row as it is kept.
@@ -179,8 +324,15 @@ impl Store {
         self.tables.get(model)?.get(&id)
     }
 
-    fn field(&self, model: &str, name: &str) -> Result<Field, Refused> {
-        if ["id", "create_date", "write_date", "last_modified_at"].contains(&name) {
+    pub fn field(&self, model: &str, name: &str) -> Result<Field, Refused> {
+        let of_every_model = [
+            "id",
+            "create_date",
+            "write_date",
+            "last_modified_at",
+            "_timestamp",
+        ];
+        if of_every_model.contains(&name) {
             return Ok(Plain);
         }
         let found = self.fields(model)?.iter().find(|(field, _)| *field == name);
@@ -196,6 +348,7 @@ impl Store {
             "create_date" => at(row.created_at),
             "write_date" => row.written_at.map_or(Value::Null, at),
             "last_modified_at" => at(row.written_at.unwrap_or(row.created_at)),
+            "_timestamp" => json!(row.timestamp()),
             _ => row.values.get(name).cloned().unwrap_or(Value::Null),
         }
     }
@@ -248,7 +401,7 @@ impl Store {
         if self.field(model, name)? == Quantity {
             return Err(Refused::error("quantity cannot be searched for"));
         }
-        match ["=", "!=", ">", ">=", "<", "<=", "in", "not in"].contains(&operator) {
+        match ["=", "!=", ">", ">=", "<", "<=", "in", "not in", "like"].contains(&operator) {
             true => Ok(()),
             false => Err(Refused::unknown(operator)),
         }
@@ -285,6 +438,12 @@ impl Store {
             "<" => order == Some(Ordering::Less),
             "<=" => matches!(order, Some(Ordering::Less | Ordering::Equal)),
             "in" => among(),
+            // Only what begins with a text.
+            "like" => {
+                let value = self.value(id, row, name);
+                let begins = operand.as_str().unwrap_or_default().trim_end_matches('%');
+                value.as_str().is_some_and(|v| v.starts_with(begins))
+            }
             _ => !among(),
         }
     }
@@ -388,6 +547,12 @@ impl Store {
 }
 
 impl Stored {
+    /// What a caller shows to have seen the row as it is.
+    pub fn timestamp(&self) -> String {
+        let at = self.written_at.unwrap_or(self.created_at);
+        format!("{}.{:06}", at.0 / 1_000_000, at.0 % 1_000_000)
+    }
+
     fn stamp(&self, name: &str) -> Option<Timestamp> {
         match name {
             "create_date" => Some(self.created_at),

@@ -1,0 +1,804 @@
+//! Sales, shipments, returns and invoices as facts of the orders that they belong to.
+//!
+//! A document is told as a whole whenever it changes, under the order's id. Which order that is, its
+//! lines say: a sale that a channel's order became has the order's id as web id, and a line of it the
+//! channel's name of the line as its note. A return is a sale whose origin is that sale; a credit note's
+//! lines come from those of the invoice. What belongs to no order of a channel is not told.
+
+use super::client::{Client, Row, Search};
+use super::map::{bad, object_meta};
+use super::sales::{CANCELLED, SALE};
+use super::settings::LocationKind;
+use super::tree::{Place, Tree};
+use super::{give_back, rows};
+use crate::contract::event::{
+    Disposition, InvoiceEvent, InvoiceKind, InvoiceLine, InvoiceStatus, Money as WireMoney,
+    NodeType, OrderEvent, OrderEventType, Package, ReturnEvent, ReturnLine, ReturnMethod,
+    ReturnStatus, ShipmentEvent, ShipmentLine, ShipmentStatus, StockState, Text,
+};
+use crate::contract::topic;
+use crate::domain::money::{Currency, Money, Rounding};
+use crate::domain::{Decimal, return_id};
+use crate::pipeline::{Code, Fault, SourceRecord};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+pub(super) const SHIPMENT: &str = "stock.shipment.out";
+pub(super) const RETURN: &str = "stock.shipment.out.return";
+pub(super) const INVOICE: &str = "account.invoice";
+const MOVE: &str = "stock.move";
+pub(super) const SALE_LINE: &str = "sale.line";
+const INVOICE_LINE: &str = "account.invoice.line";
+/// Rows read in one call.
+const PAGE_ROWS: usize = 1_000;
+/// A credit note of a credit note of an invoice, and no further.
+const ORIGINS_MAX: usize = 4;
+
+pub(super) const SALE_FIELDS: &[&str] = &[
+    "number",
+    "state",
+    "web_id",
+    "origin",
+    "description",
+    "company",
+    "last_modified_at",
+];
+pub(super) const SHIPMENT_FIELDS: &[&str] = &[
+    "number",
+    "reference",
+    "state",
+    "warehouse",
+    "company",
+    "last_modified_at",
+];
+pub(super) const RETURN_FIELDS: &[&str] = &[
+    "number",
+    "state",
+    "warehouse",
+    "company",
+    "last_modified_at",
+];
+pub(super) const INVOICE_FIELDS: &[&str] = &[
+    "number",
+    "state",
+    "type",
+    "currency.code",
+    "untaxed_amount",
+    "tax_amount",
+    "total_amount",
+    "invoice_date",
+    "accounting_date",
+    "company",
+    "last_modified_at",
+];
+const MOVE_FIELDS: &[&str] = &[
+    "shipment",
+    "origin",
+    "state",
+    "product.code",
+    "internal_quantity",
+    "to_location",
+];
+const INVOICE_LINE_FIELDS: &[&str] = &["invoice", "origin", "quantity", "amount", "taxes"];
+
+/// Where a document's line belongs.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct OfOrder {
+    pub order: Text,
+    /// The channel's name of the line.
+    pub line: Text,
+    /// The sale that takes goods back, when it is one: its id.
+    pub back: Option<i64>,
+    /// The return that it was made for elsewhere.
+    pub told_by: Option<Text>,
+}
+
+impl OfOrder {
+    /// The return that a move of `shipment` is of.
+    pub fn return_id(&self, instance: &str, shipment: Option<&str>) -> Option<Text> {
+        self.back?;
+        self.told_by.clone().or_else(|| {
+            let (model, id) = shipment.and_then(rows::reference)?;
+            (model == RETURN).then(|| return_name(&self.order, instance, id))
+        })
+    }
+}
+
+/// Told, for each row of a page: its facts, or why it cannot be told.
+pub(super) type Told<'a> = Vec<(&'a Row, Result<Vec<SourceRecord>, Fault>)>;
+
+/// What a document of a page needs besides its row.
+pub(super) struct Page<'a> {
+    pub client: &'a Client,
+    pub instance: &'a str,
+    pub company: i64,
+}
+
+impl Page<'_> {
+    fn own<'r>(&self, found: &'r [Row]) -> impl Iterator<Item = &'r Row> {
+        let company = self.company;
+        found
+            .iter()
+            .filter(move |row| rows::integer(row, "company") == Some(company))
+    }
+
+    /// Sales: whether the ERP has accepted the order.
+    pub fn sales<'r>(&self, found: &'r [Row], next: &mut impl FnMut() -> i64) -> Told<'r> {
+        let mut told = Vec::new();
+        for row in self.own(found) {
+            let version = next();
+            // A sale that takes goods back is no order.
+            let order = rows::text(row, "web_id").filter(|_| rows::text(row, "origin").is_none());
+            let kind = match rows::text(row, "state") {
+                Some("confirmed" | "processing" | "done") => OrderEventType::Accepted,
+                Some("cancelled") if rows::text(row, "description") != Some(CANCELLED) => {
+                    OrderEventType::Rejected
+                }
+                _ => continue,
+            };
+            let Some(order) = order else { continue };
+            let id = rows::id(row);
+            let number = rows::text(row, "number");
+            let record_id = format!("{SALE},{id}");
+            let event = OrderEvent {
+                meta: object_meta(self.instance, "OrderEvent", &record_id, order, row, version),
+                order_id: order.into(),
+                r#type: kind,
+                entity_version: version,
+                erp_order_id: Some(number.map_or_else(|| record_id.as_str().into(), Text::from)),
+                ..OrderEvent::default()
+            };
+            told.push((
+                row,
+                Ok(vec![SourceRecord {
+                    topic: topic::ORDER_LIFECYCLE,
+                    key: order.into(),
+                    event: event.into(),
+                }]),
+            ));
+        }
+        told
+    }
+
+    /// Shipments to customers, once for each order that is in them.
+    pub async fn shipments<'r>(
+        &self,
+        found: &'r [Row],
+        next: &mut impl FnMut() -> i64,
+    ) -> Result<Told<'r>, Fault> {
+        let own: Vec<&Row> = self.own(found).collect();
+        let moves = self.moves(SHIPMENT, &own).await?;
+        let orders = self.orders_of(moves.values().flatten()).await?;
+        let tree = Tree::load(self.client).await?;
+        let mut told = Vec::new();
+        for row in own {
+            let version = next();
+            let none = Vec::new();
+            let moves = moves.get(&rows::id(row)).unwrap_or(&none);
+            told.push((row, self.shipment(row, moves, &orders, &tree, version)));
+        }
+        Ok(told)
+    }
+
+    fn shipment(
+        &self,
+        row: &Row,
+        moves: &[Row],
+        orders: &HashMap<i64, OfOrder>,
+        tree: &Tree,
+        version: i64,
+    ) -> Result<Vec<SourceRecord>, Fault> {
+        let id = rows::id(row);
+        let status = match rows::text(row, "state").unwrap_or_default() {
+            "draft" | "waiting" => ShipmentStatus::Released,
+            "assigned" => ShipmentStatus::Acknowledged,
+            "picked" => ShipmentStatus::Picked,
+            "packed" => ShipmentStatus::Packed,
+            // Done is that the goods have left; whether they arrived the carrier knows.
+            "shipped" | "done" => ShipmentStatus::Shipped,
+            "cancelled" => ShipmentStatus::Cancelled,
+            other => {
+                let message = format!("{SHIPMENT} {id} is {other:?}, which means nothing here");
+                return Err(bad(Code::UnknownSymbol, message));
+            }
+        };
+        let mut lines: BTreeMap<&Text, BTreeMap<&Text, ShipmentLine>> = BTreeMap::new();
+        for moved in moves {
+            let Some(of) = origin(moved, SALE_LINE).and_then(|id| orders.get(&id)) else {
+                continue;
+            };
+            let (sku, quantity) = goods(moved)?;
+            let given_up = rows::text(moved, "state") == Some("cancelled");
+            if given_up && status != ShipmentStatus::Cancelled {
+                continue;
+            }
+            let line = lines.entry(&of.order).or_default().entry(&of.line);
+            let line = line.or_insert_with(|| ShipmentLine {
+                line_id: of.line.clone(),
+                sku,
+                ..ShipmentLine::default()
+            });
+            line.allocated += quantity;
+            use ShipmentStatus as S;
+            if matches!(status, S::Picked | S::Packed | S::Shipped) {
+                line.picked += quantity;
+            }
+            if status == S::Shipped {
+                line.shipped += quantity;
+            }
+        }
+        if lines.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (node, kind) = self.node(row, tree)?;
+        if self.client.settings.ships_elsewhere(&node) {
+            return Ok(Vec::new());
+        }
+        let number = rows::text(row, "number");
+        let packages: Vec<Package> = rows::text(row, "reference")
+            .map(|tracking| Package {
+                package_id: number.map_or_else(|| id.to_string().into(), Text::from),
+                tracking_number: Some(tracking.into()),
+                ..Package::default()
+            })
+            .into_iter()
+            .collect();
+        let record_id = format!("{SHIPMENT},{id}");
+        let records = lines.into_iter().map(|(order, lines)| {
+            let event = ShipmentEvent {
+                meta: object_meta(
+                    self.instance,
+                    "ShipmentEvent",
+                    &record_id,
+                    order,
+                    row,
+                    version,
+                ),
+                order_id: order.clone(),
+                shipment_id: self.own_id(&record_id),
+                shipment_version: version,
+                node_id: node.clone(),
+                node_type: kind,
+                status,
+                lines: lines.into_values().collect(),
+                packages: packages.clone(),
+                ..ShipmentEvent::default()
+            };
+            SourceRecord {
+                topic: topic::SHIPMENT_EVENT,
+                key: order.clone(),
+                event: event.into(),
+            }
+        });
+        Ok(records.collect())
+    }
+
+    fn own_id(&self, record_id: &str) -> Text {
+        compact_str::format_compact!("{}/{record_id}", self.instance)
+    }
+
+    fn node(&self, row: &Row, tree: &Tree) -> Result<(Text, NodeType), Fault> {
+        let warehouse = rows::integer(row, "warehouse");
+        let owned = warehouse.and_then(|id| tree.owned(id));
+        let (node, settings) = owned.ok_or_else(|| {
+            let message = format!(
+                "the warehouse of shipment {} is none that stock is kept in; mend `locations`",
+                rows::id(row)
+            );
+            bad(Code::UnknownReference, message)
+        })?;
+        let kind = match settings.kind {
+            LocationKind::Dc => NodeType::Dc,
+            LocationKind::Store => NodeType::Store,
+            LocationKind::Dropship => NodeType::Dropship,
+            LocationKind::ThirdParty => NodeType::ThirdParty,
+        };
+        Ok((node, kind))
+    }
+
+    /// Goods that come back, as the warehouse receives them and puts them on the shelf.
+    pub async fn returns<'r>(
+        &self,
+        found: &'r [Row],
+        next: &mut impl FnMut() -> i64,
+    ) -> Result<Told<'r>, Fault> {
+        let own: Vec<&Row> = self.own(found).collect();
+        let moves = self.moves(RETURN, &own).await?;
+        let orders = self.orders_of(moves.values().flatten()).await?;
+        let tree = Tree::load(self.client).await?;
+        let mut told = Vec::new();
+        for row in own {
+            let version = next();
+            let none = Vec::new();
+            let moves = moves.get(&rows::id(row)).unwrap_or(&none);
+            told.push((row, self.returned(row, moves, &orders, &tree, version)));
+        }
+        Ok(told)
+    }
+
+    fn returned(
+        &self,
+        row: &Row,
+        moves: &[Row],
+        orders: &HashMap<i64, OfOrder>,
+        tree: &Tree,
+        version: i64,
+    ) -> Result<Vec<SourceRecord>, Fault> {
+        let id = rows::id(row);
+        let status = match rows::text(row, "state").unwrap_or_default() {
+            "draft" => ReturnStatus::Approved,
+            "received" => ReturnStatus::Received,
+            "done" => ReturnStatus::Inspected,
+            "cancelled" => ReturnStatus::Cancelled,
+            other => {
+                let message = format!("{RETURN} {id} is {other:?}, which means nothing here");
+                return Err(bad(Code::UnknownSymbol, message));
+            }
+        };
+        // Where what came in went from there.
+        let mut put: HashMap<i64, Place> = HashMap::new();
+        for moved in moves {
+            let to = rows::integer(moved, "to_location");
+            if let (Some(incoming), Some(to)) = (origin(moved, MOVE), to)
+                && let Ok(place) = tree.place(to)
+            {
+                put.insert(incoming, place);
+            }
+        }
+        let mut lines: BTreeMap<&Text, Vec<ReturnLine>> = BTreeMap::new();
+        for moved in moves {
+            let Some(of) = origin(moved, SALE_LINE).and_then(|id| orders.get(&id)) else {
+                continue;
+            };
+            // What was opened elsewhere is told there.
+            if of.told_by.is_some() {
+                continue;
+            }
+            let (sku, quantity) = goods(moved)?;
+            let live = rows::text(moved, "state") != Some("cancelled");
+            let of_live = |counts: bool| {
+                if counts && live {
+                    quantity
+                } else {
+                    Decimal::ZERO
+                }
+            };
+            let here = rows::text(moved, "state") == Some("done");
+            lines.entry(&of.order).or_default().push(ReturnLine {
+                return_line_id: compact_str::format_compact!("{}", rows::id(moved)),
+                order_line_id: of.line.clone(),
+                sku,
+                requested: quantity,
+                received: of_live(here),
+                accepted: of_live(here && status == ReturnStatus::Inspected),
+                disposition: match put.get(&rows::id(moved)) {
+                    Some(Place::Stock { state, .. }) if *state == StockState::Damaged => {
+                        Disposition::Damaged
+                    }
+                    Some(Place::Outside { .. }) => Disposition::Dispose,
+                    _ => Disposition::Restock,
+                },
+                ..ReturnLine::default()
+            });
+        }
+        if lines.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (node, _) = self.node(row, tree)?;
+        let record_id = format!("{RETURN},{id}");
+        let records = lines.into_iter().map(|(order, lines)| {
+            let event = ReturnEvent {
+                meta: object_meta(
+                    self.instance,
+                    "ReturnEvent",
+                    &record_id,
+                    order,
+                    row,
+                    version,
+                ),
+                order_id: order.clone(),
+                return_id: return_name(order, self.instance, id),
+                return_version: version,
+                status,
+                method: ReturnMethod::Unknown,
+                return_location_id: Some(node.clone()),
+                lines,
+                ..ReturnEvent::default()
+            };
+            SourceRecord {
+                topic: topic::RETURN_EVENT,
+                key: order.clone(),
+                event: event.into(),
+            }
+        });
+        Ok(records.collect())
+    }
+
+    /// Invoices and credit notes that are in the books.
+    pub async fn invoices<'r>(
+        &self,
+        found: &'r [Row],
+        next: &mut impl FnMut() -> i64,
+    ) -> Result<Told<'r>, Fault> {
+        // A draft is no document, and what a supplier writes is of no order.
+        let told = |row: &&Row| {
+            rows::text(row, "type") == Some("out")
+                && rows::text(row, "number").is_some()
+                && matches!(
+                    rows::text(row, "state"),
+                    Some("posted" | "paid" | "cancelled")
+                )
+        };
+        let own: Vec<&Row> = self.own(found).filter(told).collect();
+        let ids: Vec<i64> = own.iter().map(|row| rows::id(row)).collect();
+        let lines = self
+            .all(INVOICE_LINE, "invoice", json!(ids), INVOICE_LINE_FIELDS)
+            .await?;
+        let orders = self.orders_of_invoices(&lines).await?;
+        let returns = self.returns_of(orders.values().map(|(of, _)| of)).await?;
+        let mut of_invoice: HashMap<i64, Vec<&Row>> = HashMap::new();
+        for line in &lines {
+            let invoice = rows::integer(line, "invoice").unwrap_or_default();
+            of_invoice.entry(invoice).or_default().push(line);
+        }
+        let mut told = Vec::new();
+        for row in own {
+            let version = next();
+            let none = Vec::new();
+            let lines = of_invoice.get(&rows::id(row)).unwrap_or(&none);
+            let records = self.invoice(row, lines, &orders, &returns, version);
+            told.push((row, records));
+        }
+        Ok(told)
+    }
+
+    fn invoice(
+        &self,
+        row: &Row,
+        lines: &[&Row],
+        orders: &HashMap<i64, (OfOrder, Option<i64>)>,
+        returns: &HashMap<i64, Text>,
+        version: i64,
+    ) -> Result<Vec<SourceRecord>, Fault> {
+        let id = rows::id(row);
+        let missing = |what: &str| {
+            let message = format!("{what} of {INVOICE} {id} is missing or no amount");
+            bad(Code::DataQuality, message)
+        };
+        let code = rows::related(row, "currency").and_then(|c| rows::text(c, "code"));
+        let code = code.ok_or_else(|| missing("currency"))?;
+        let currency = Currency::parse(code).map_err(|cause| {
+            bad(
+                Code::UnknownReference,
+                format!("currency of {INVOICE} {id}: {cause}"),
+            )
+        })?;
+        let amount = |row: &Row, field: &str| {
+            let value = row.get(field).and_then(rows::amount);
+            value
+                .and_then(|a| Money::round(a, currency, Rounding::HalfEven).ok())
+                .ok_or_else(|| missing(field))
+        };
+        let (net, tax) = (amount(row, "untaxed_amount")?, amount(row, "tax_amount")?);
+        let total = net.amount() + tax.amount();
+        let credit = total.is_negative();
+        let sign = |m: Money| match credit {
+            true => -m.amount(),
+            false => m.amount(),
+        };
+        // Tryton reckons tax for the document: each line has its share of it, by what it costs, where it
+        // is taxed at all.
+        let nets: Vec<Money> = lines
+            .iter()
+            .map(|line| amount(line, "amount"))
+            .collect::<Result<_, _>>()?;
+        let weights: Vec<Decimal> = lines
+            .iter()
+            .zip(&nets)
+            .map(
+                |(line, net)| match rows::integers(line, "taxes").is_empty() {
+                    true => Decimal::ZERO,
+                    false => Decimal::from_units(net.amount().units().abs()),
+                },
+            )
+            .collect();
+        let taxes = match weights.iter().any(|w| w.is_positive()) {
+            true => tax.apportion(&weights).ok(),
+            false => None,
+        };
+        let taxes = taxes.unwrap_or_else(|| vec![Money::zero(currency); lines.len()]);
+        let mut parts: BTreeMap<&Text, (Vec<InvoiceLine>, Option<&OfOrder>, Option<i64>)> =
+            BTreeMap::new();
+        for ((line, net), tax) in lines.iter().zip(&nets).zip(&taxes) {
+            let Some((of, original)) = orders.get(&rows::id(line)) else {
+                continue;
+            };
+            let quantity = line.get("quantity").and_then(rows::quantity);
+            let quantity = quantity.unwrap_or_default();
+            let part = parts.entry(&of.order).or_default();
+            part.1 = part.1.or(of.back.map(|_| of));
+            part.2 = part.2.or(*original);
+            part.0.push(InvoiceLine {
+                // A charge is no line of the order.
+                order_line_id: Some(of.line.clone()).filter(|l| !l.is_empty()),
+                qty: match credit {
+                    true => -quantity,
+                    false => quantity,
+                },
+                net: sign(*net),
+                tax: sign(*tax),
+                ..InvoiceLine::default()
+            });
+        }
+        let alone = parts.len() == 1 && parts.values().all(|p| p.0.len() == lines.len());
+        let date = ["accounting_date", "invoice_date"]
+            .iter()
+            .find_map(|field| row.get(*field).and_then(rows::date));
+        let record_id = format!("{INVOICE},{id}");
+        let status = match rows::text(row, "state") {
+            Some("paid") => InvoiceStatus::Paid,
+            Some("cancelled") => InvoiceStatus::Cancelled,
+            _ => InvoiceStatus::Posted,
+        };
+        let mut records = Vec::with_capacity(parts.len());
+        for (order, (lines, back, original)) in parts {
+            let sum = |of: fn(&InvoiceLine) -> Decimal| lines.iter().map(of).sum::<Decimal>();
+            let (net, tax) = match alone {
+                true => (sign(net), sign(tax)),
+                false => (sum(|l| l.net), sum(|l| l.tax)),
+            };
+            let returned = back.and_then(|of| {
+                let elsewhere = of.told_by.clone();
+                elsewhere.or_else(|| returns.get(&of.back?).cloned())
+            });
+            let mut meta = object_meta(
+                self.instance,
+                "InvoiceEvent",
+                &record_id,
+                order,
+                row,
+                version,
+            );
+            if let Some(number) = rows::text(row, "number") {
+                meta.ext.insert("number".into(), number.into());
+            }
+            let event = InvoiceEvent {
+                meta,
+                order_id: order.clone(),
+                invoice_id: self.own_id(&record_id),
+                invoice_version: version,
+                kind: match credit {
+                    true => InvoiceKind::CreditNote,
+                    false => InvoiceKind::Invoice,
+                },
+                status,
+                original_invoice_id: original.map(|id| self.own_id(&format!("{INVOICE},{id}"))),
+                return_id: returned,
+                lines,
+                net: WireMoney {
+                    amount: net,
+                    currency: currency.code().into(),
+                },
+                tax,
+                gross: net + tax,
+                tax_date: date.ok_or_else(|| missing("invoice_date"))?,
+                ..InvoiceEvent::default()
+            };
+            records.push(SourceRecord {
+                topic: topic::INVOICE_EVENT,
+                key: order.clone(),
+                event: event.into(),
+            });
+        }
+        Ok(records)
+    }
+
+    /// Moves of shipments, by the id of the shipment.
+    async fn moves(&self, model: &str, found: &[&Row]) -> Result<HashMap<i64, Vec<Row>>, Fault> {
+        let names: Vec<String> = found
+            .iter()
+            .map(|row| format!("{model},{}", rows::id(row)))
+            .collect();
+        let mut moves: HashMap<i64, Vec<Row>> = HashMap::new();
+        for row in self
+            .all(MOVE, "shipment", json!(names), MOVE_FIELDS)
+            .await?
+        {
+            let shipment = rows::text(&row, "shipment").and_then(rows::reference);
+            if let Some((_, id)) = shipment {
+                moves.entry(id).or_default().push(row);
+            }
+        }
+        Ok(moves)
+    }
+
+    /// All rows whose `field` is among `values`.
+    async fn all(
+        &self,
+        model: &str,
+        field: &str,
+        values: Value,
+        fields: &[&str],
+    ) -> Result<Vec<Row>, Fault> {
+        let mut found: Vec<Row> = Vec::new();
+        if values.as_array().is_none_or(Vec::is_empty) {
+            return Ok(found);
+        }
+        loop {
+            let after = found.last().map(rows::id).unwrap_or_default();
+            let page = self.client.search(Search {
+                model,
+                domain: json!([[field, "in", values], ["id", ">", after]]),
+                order: json!([["id", "ASC"]]),
+                limit: PAGE_ROWS,
+                fields,
+            });
+            let page = page.await?;
+            let full = page.len() >= PAGE_ROWS;
+            found.extend(page);
+            if !full {
+                return Ok(found);
+            }
+        }
+    }
+
+    async fn orders_of<'r>(
+        &self,
+        moves: impl Iterator<Item = &'r Row>,
+    ) -> Result<HashMap<i64, OfOrder>, Fault> {
+        let lines: BTreeSet<i64> = moves.filter_map(|m| origin(m, SALE_LINE)).collect();
+        orders_of(self.client, &lines).await
+    }
+
+    /// Where lines of invoices belong, by their ids, and the invoice that each gives back.
+    async fn orders_of_invoices(
+        &self,
+        lines: &[Row],
+    ) -> Result<HashMap<i64, (OfOrder, Option<i64>)>, Fault> {
+        // From each line to the one of a sale: id, the line that it is traced to, invoice given back.
+        let mut sale_lines: HashMap<i64, (i64, Option<i64>)> = HashMap::new();
+        let mut traced: Vec<(i64, i64, Option<i64>)> = Vec::new();
+        for line in lines {
+            let id = rows::id(line);
+            if let Some(of) = origin(line, SALE_LINE) {
+                sale_lines.insert(id, (of, None));
+            } else if let Some(of) = origin(line, INVOICE_LINE) {
+                traced.push((id, of, None));
+            }
+        }
+        for _ in 0..ORIGINS_MAX {
+            if traced.is_empty() {
+                break;
+            }
+            let wanted: BTreeSet<i64> = traced.iter().map(|(_, of, _)| *of).collect();
+            let found = self.all(INVOICE_LINE, "id", json!(wanted), INVOICE_LINE_FIELDS);
+            let found: HashMap<i64, Row> = found
+                .await?
+                .into_iter()
+                .map(|r| (rows::id(&r), r))
+                .collect();
+            let mut further = Vec::new();
+            for (id, of, original) in traced {
+                let Some(row) = found.get(&of) else { continue };
+                let original = original.or(rows::integer(row, "invoice"));
+                if let Some(of) = origin(row, SALE_LINE) {
+                    sale_lines.insert(id, (of, original));
+                } else if let Some(of) = origin(row, INVOICE_LINE) {
+                    further.push((id, of, original));
+                }
+            }
+            traced = further;
+        }
+        let wanted: BTreeSet<i64> = sale_lines.values().map(|(of, _)| *of).collect();
+        let orders = orders_of(self.client, &wanted).await?;
+        let of = |(id, (line, original)): (i64, (i64, Option<i64>))| {
+            Some((id, (orders.get(&line)?.clone(), original)))
+        };
+        Ok(sale_lines.into_iter().filter_map(of).collect())
+    }
+
+    /// The returns of sales that take goods back, by the sale: where there is exactly one.
+    async fn returns_of<'r>(
+        &self,
+        orders: impl Iterator<Item = &'r OfOrder>,
+    ) -> Result<HashMap<i64, Text>, Fault> {
+        let backs: BTreeMap<i64, Text> = orders
+            .filter_map(|of| Some((of.back?, of.order.clone())))
+            .collect();
+        let wanted: Vec<i64> = backs.keys().copied().collect();
+        let found = self
+            .all(SALE, "id", json!(wanted), &["shipment_returns"])
+            .await?;
+        let named = found.iter().filter_map(|row| {
+            let id = rows::id(row);
+            match rows::integers(row, "shipment_returns")[..] {
+                [one] => Some((id, return_name(backs.get(&id)?, self.instance, one))),
+                _ => None,
+            }
+        });
+        Ok(named.collect())
+    }
+}
+
+fn return_name(order: &str, instance: &str, shipment: i64) -> Text {
+    let id = return_id(order, instance, &format!("{RETURN},{shipment}"));
+    compact_str::format_compact!("{id}")
+}
+
+pub(super) fn origin(row: &Row, model: &str) -> Option<i64> {
+    let (of, id) = rows::text(row, "origin").and_then(rows::reference)?;
+    (of == model).then_some(id)
+}
+
+/// SKU and quantity of a move.
+fn goods(moved: &Row) -> Result<(Text, Decimal), Fault> {
+    let id = rows::id(moved);
+    let sku = rows::related(moved, "product").and_then(|p| rows::text(p, "code"));
+    let sku = sku.ok_or_else(|| {
+        let message = format!("the product of stock.move {id} has no code; give it one");
+        bad(Code::UnknownReference, message)
+    })?;
+    let quantity = moved.get("internal_quantity").and_then(rows::quantity);
+    let quantity = quantity.ok_or_else(|| {
+        let message = format!("internal_quantity of stock.move {id} is no quantity");
+        bad(Code::DataQuality, message)
+    })?;
+    Ok((sku.into(), quantity))
+}
+
+/// The orders that lines of sales belong to, by the line's id; none for those of no channel's order.
+///
+/// # Errors
+/// As the calls.
+pub(super) async fn orders_of(
+    client: &Client,
+    lines: &BTreeSet<i64>,
+) -> Result<HashMap<i64, OfOrder>, Fault> {
+    let page = Page {
+        client,
+        instance: "",
+        company: 0,
+    };
+    let fields = ["note", "sale.web_id", "sale.origin"];
+    let found = page.all(SALE_LINE, "id", json!(lines), &fields).await?;
+    let sale_of = |row: &Row| rows::related(row, "sale").cloned();
+    // A sale that takes goods back names the sale that they were sold by.
+    let back = |sale: &Row| {
+        let (model, id) = rows::text(sale, "origin").and_then(rows::reference)?;
+        (model == SALE).then_some(id)
+    };
+    let sold: BTreeSet<i64> = found
+        .iter()
+        .filter_map(sale_of)
+        .filter_map(|s| back(&s))
+        .collect();
+    let sold = page.all(SALE, "id", json!(sold), &["web_id"]).await?;
+    let sold: HashMap<i64, Text> = sold
+        .iter()
+        .filter_map(|row| Some((rows::id(row), rows::text(row, "web_id")?.into())))
+        .collect();
+    let mut orders = HashMap::new();
+    for row in &found {
+        let Some(sale) = sale_of(row) else { continue };
+        let web_id = rows::text(&sale, "web_id").map(Text::from);
+        let of = match back(&sale) {
+            Some(origin) => sold.get(&origin).map(|order| OfOrder {
+                order: order.clone(),
+                line: Text::default(),
+                back: Some(rows::id(&sale)),
+                told_by: web_id.map(|id| give_back::return_of(&id).into()),
+            }),
+            None => web_id.map(|order| OfOrder {
+                order,
+                line: Text::default(),
+                back: None,
+                told_by: None,
+            }),
+        };
+        if let Some(of) = of {
+            let line = rows::text(row, "note").unwrap_or_default().into();
+            orders.insert(rows::id(row), OfOrder { line, ..of });
+        }
+    }
+    Ok(orders)
+}

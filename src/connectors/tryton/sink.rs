@@ -1,0 +1,93 @@
+//! What is written to Tryton.
+
+use super::CAPABILITIES;
+use super::client::Client;
+use super::lines::reject;
+use super::{dispatches, give_back, money, sales};
+use crate::contract::event::{Event, OrderEvent, OrderEventType};
+use crate::pipeline::{Ack, Capabilities, Code, Delivery, Fault, Inbound, Sink};
+use std::sync::Arc;
+
+pub(super) struct TrytonSink {
+    instance: String,
+    client: Arc<Client>,
+}
+
+impl TrytonSink {
+    pub fn new(instance: &str, client: Arc<Client>) -> Self {
+        TrytonSink {
+            instance: instance.to_owned(),
+            client,
+        }
+    }
+
+    async fn take(&self, delivery: &Delivery) -> Result<Ack, Fault> {
+        match &delivery.inbound.event {
+            Event::OrderEvent(event) => self.order(event).await,
+            Event::ShipmentEvent(event) => dispatches::take(&self.client, event).await,
+            Event::ReturnEvent(event) => give_back::take(&self.client, event).await,
+            Event::PaymentEvent(event) => match &self.client.settings.payments {
+                Some(settings) => money::payment(&self.client, settings, event).await,
+                None => Err(no_use(&delivery.inbound.event)),
+            },
+            Event::RefundEvent(event) => match &self.client.settings.payments {
+                Some(settings) => money::refund(&self.client, settings, event).await,
+                None => Err(no_use(&delivery.inbound.event)),
+            },
+            other => Err(no_use(other)),
+        }
+    }
+
+    async fn order(&self, event: &OrderEvent) -> Result<Ack, Fault> {
+        if event.r#type == OrderEventType::CancelDecided {
+            return sales::cancel(&self.client, event).await;
+        }
+        let Some(order) = &event.order else {
+            let message = format!(
+                "order {}: {} comes without the order",
+                event.order_id, event.r#type
+            );
+            return Err(reject(Code::DataQuality, message));
+        };
+        match event.r#type {
+            OrderEventType::Amended => sales::amend(&self.client, event, order).await,
+            _ => sales::place(&self.client, event, order).await,
+        }
+    }
+}
+
+fn no_use(event: &Event) -> Fault {
+    let message = format!("Tryton takes no {}", event.contract());
+    reject(Code::WrongContract, message)
+}
+
+#[async_trait::async_trait]
+impl Sink for TrytonSink {
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    /// What it has told itself is not news to it.
+    fn wants(&self, inbound: &Inbound) -> bool {
+        if *inbound.event.meta().source == *self.instance {
+            return false;
+        }
+        let books_money = self.client.settings.payments.is_some();
+        match &inbound.event {
+            Event::OrderEvent(event) => sales::wants(&self.client, event),
+            Event::ShipmentEvent(event) => dispatches::wants(&self.client, event),
+            Event::ReturnEvent(event) => event.lines.iter().any(|l| l.accepted.is_positive()),
+            Event::PaymentEvent(event) => books_money && money::wants_payment(event),
+            Event::RefundEvent(event) => books_money && money::wants_refund(event),
+            _ => false,
+        }
+    }
+
+    async fn write(&self, batch: &[Delivery]) -> Vec<Result<Ack, Fault>> {
+        let mut results = Vec::with_capacity(batch.len());
+        for delivery in batch {
+            results.push(self.take(delivery).await);
+        }
+        results
+    }
+}
