@@ -10,7 +10,7 @@ use crate::support::records;
 use crate::systems::Systems;
 use crate::worker::{Worker, succeed};
 use crossdock::codec::Codec;
-use crossdock::contract::event::{Event, OrderStatus, ReservationStatus};
+use crossdock::contract::event::{Event, OrderStatus, ReservationStatus, ShipmentStatus};
 use crossdock::contract::{Catalogue, topic};
 use crossdock::domain::Timestamp;
 use crossdock::log::kafka::{KafkaLog, KafkaSettings};
@@ -174,6 +174,12 @@ fn an_order_lives_in_the_erp_and_every_state_of_it_is_told() {
         }
     };
     held(ReservationStatus::Confirmed, 2);
+
+    // The ERP makes the shipment a moment after it has accepted.
+    watch.until("released", topic::SHIPMENT_EVENT, &id, |e| match e {
+        Event::ShipmentEvent(e) => (e.status == ShipmentStatus::Released).then_some(()),
+        _ => None,
+    });
 
     // Sent from the ERP, with a tracking number; the claims are used up by goods that name their order.
     erp.fulfil(&id, "1Z-LIFE");

@@ -1,4 +1,4 @@
-//! Sales, shipments, returns and invoices as facts of the orders that they belong to.
+//! Sales, shipments and returns as facts of the orders that they belong to; `invoices` goes on.
 //!
 //! A document is told as a whole whenever it changes, under the order's id. Which order that is, its
 //! lines say: a sale that a channel's order became has the order's id as web id, and a line of it the
@@ -12,12 +12,10 @@ use super::settings::LocationKind;
 use super::tree::{Place, Tree};
 use super::{give_back, rows};
 use crate::contract::event::{
-    Disposition, InvoiceEvent, InvoiceKind, InvoiceLine, InvoiceStatus, Money as WireMoney,
-    NodeType, OrderEvent, OrderEventType, Package, ReturnEvent, ReturnLine, ReturnMethod,
-    ReturnStatus, ShipmentEvent, ShipmentLine, ShipmentStatus, StockState, Text,
+    Disposition, NodeType, OrderEvent, OrderEventType, Package, ReturnEvent, ReturnLine,
+    ReturnMethod, ReturnStatus, ShipmentEvent, ShipmentLine, ShipmentStatus, StockState, Text,
 };
 use crate::contract::topic;
-use crate::domain::money::{Currency, Money, Rounding};
 use crate::domain::{Decimal, return_id};
 use crate::pipeline::{Code, Fault, SourceRecord};
 use serde_json::{Value, json};
@@ -25,14 +23,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub(super) const SHIPMENT: &str = "stock.shipment.out";
 pub(super) const RETURN: &str = "stock.shipment.out.return";
-pub(super) const INVOICE: &str = "account.invoice";
 const MOVE: &str = "stock.move";
 pub(super) const SALE_LINE: &str = "sale.line";
-const INVOICE_LINE: &str = "account.invoice.line";
 /// Rows read in one call.
 const PAGE_ROWS: usize = 1_000;
-/// A credit note of a credit note of an invoice, and no further.
-const ORIGINS_MAX: usize = 4;
 
 pub(super) const SALE_FIELDS: &[&str] = &[
     "number",
@@ -58,19 +52,6 @@ pub(super) const RETURN_FIELDS: &[&str] = &[
     "company",
     "last_modified_at",
 ];
-pub(super) const INVOICE_FIELDS: &[&str] = &[
-    "number",
-    "state",
-    "type",
-    "currency.code",
-    "untaxed_amount",
-    "tax_amount",
-    "total_amount",
-    "invoice_date",
-    "accounting_date",
-    "company",
-    "last_modified_at",
-];
 const MOVE_FIELDS: &[&str] = &[
     "shipment",
     "origin",
@@ -79,7 +60,6 @@ const MOVE_FIELDS: &[&str] = &[
     "internal_quantity",
     "to_location",
 ];
-const INVOICE_LINE_FIELDS: &[&str] = &["invoice", "origin", "quantity", "amount", "taxes"];
 
 /// Where a document's line belongs.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,7 +95,7 @@ pub(super) struct Page<'a> {
 }
 
 impl Page<'_> {
-    fn own<'r>(&self, found: &'r [Row]) -> impl Iterator<Item = &'r Row> {
+    pub fn own<'r>(&self, found: &'r [Row]) -> impl Iterator<Item = &'r Row> {
         let company = self.company;
         found
             .iter()
@@ -273,7 +253,7 @@ impl Page<'_> {
         Ok(records.collect())
     }
 
-    fn own_id(&self, record_id: &str) -> Text {
+    pub fn own_id(&self, record_id: &str) -> Text {
         compact_str::format_compact!("{}/{record_id}", self.instance)
     }
 
@@ -414,185 +394,6 @@ impl Page<'_> {
         Ok(records.collect())
     }
 
-    /// Invoices and credit notes that are in the books.
-    pub async fn invoices<'r>(
-        &self,
-        found: &'r [Row],
-        next: &mut impl FnMut() -> i64,
-    ) -> Result<Told<'r>, Fault> {
-        // A draft is no document, and what a supplier writes is of no order.
-        let told = |row: &&Row| {
-            rows::text(row, "type") == Some("out")
-                && rows::text(row, "number").is_some()
-                && matches!(
-                    rows::text(row, "state"),
-                    Some("posted" | "paid" | "cancelled")
-                )
-        };
-        let own: Vec<&Row> = self.own(found).filter(told).collect();
-        let ids: Vec<i64> = own.iter().map(|row| rows::id(row)).collect();
-        let lines = self
-            .all(INVOICE_LINE, "invoice", json!(ids), INVOICE_LINE_FIELDS)
-            .await?;
-        let orders = self.orders_of_invoices(&lines).await?;
-        let returns = self.returns_of(orders.values().map(|(of, _)| of)).await?;
-        let mut of_invoice: HashMap<i64, Vec<&Row>> = HashMap::new();
-        for line in &lines {
-            let invoice = rows::integer(line, "invoice").unwrap_or_default();
-            of_invoice.entry(invoice).or_default().push(line);
-        }
-        let mut told = Vec::new();
-        for row in own {
-            let version = next();
-            let none = Vec::new();
-            let lines = of_invoice.get(&rows::id(row)).unwrap_or(&none);
-            let records = self.invoice(row, lines, &orders, &returns, version);
-            told.push((row, records));
-        }
-        Ok(told)
-    }
-
-    fn invoice(
-        &self,
-        row: &Row,
-        lines: &[&Row],
-        orders: &HashMap<i64, (OfOrder, Option<i64>)>,
-        returns: &HashMap<i64, Text>,
-        version: i64,
-    ) -> Result<Vec<SourceRecord>, Fault> {
-        let id = rows::id(row);
-        let missing = |what: &str| {
-            let message = format!("{what} of {INVOICE} {id} is missing or no amount");
-            bad(Code::DataQuality, message)
-        };
-        let code = rows::related(row, "currency").and_then(|c| rows::text(c, "code"));
-        let code = code.ok_or_else(|| missing("currency"))?;
-        let currency = Currency::parse(code).map_err(|cause| {
-            bad(
-                Code::UnknownReference,
-                format!("currency of {INVOICE} {id}: {cause}"),
-            )
-        })?;
-        let amount = |row: &Row, field: &str| {
-            let value = row.get(field).and_then(rows::amount);
-            value
-                .and_then(|a| Money::round(a, currency, Rounding::HalfEven).ok())
-                .ok_or_else(|| missing(field))
-        };
-        let (net, tax) = (amount(row, "untaxed_amount")?, amount(row, "tax_amount")?);
-        let total = net.amount() + tax.amount();
-        let credit = total.is_negative();
-        let sign = |m: Money| match credit {
-            true => -m.amount(),
-            false => m.amount(),
-        };
-        // Tryton reckons tax for the document: each line has its share of it, by what it costs, where it
-        // is taxed at all.
-        let nets: Vec<Money> = lines
-            .iter()
-            .map(|line| amount(line, "amount"))
-            .collect::<Result<_, _>>()?;
-        let weights: Vec<Decimal> = lines
-            .iter()
-            .zip(&nets)
-            .map(
-                |(line, net)| match rows::integers(line, "taxes").is_empty() {
-                    true => Decimal::ZERO,
-                    false => Decimal::from_units(net.amount().units().abs()),
-                },
-            )
-            .collect();
-        let taxes = match weights.iter().any(|w| w.is_positive()) {
-            true => tax.apportion(&weights).ok(),
-            false => None,
-        };
-        let taxes = taxes.unwrap_or_else(|| vec![Money::zero(currency); lines.len()]);
-        let mut parts: BTreeMap<&Text, (Vec<InvoiceLine>, Option<&OfOrder>, Option<i64>)> =
-            BTreeMap::new();
-        for ((line, net), tax) in lines.iter().zip(&nets).zip(&taxes) {
-            let Some((of, original)) = orders.get(&rows::id(line)) else {
-                continue;
-            };
-            let quantity = line.get("quantity").and_then(rows::quantity);
-            let quantity = quantity.unwrap_or_default();
-            let part = parts.entry(&of.order).or_default();
-            part.1 = part.1.or(of.back.map(|_| of));
-            part.2 = part.2.or(*original);
-            part.0.push(InvoiceLine {
-                // A charge is no line of the order.
-                order_line_id: Some(of.line.clone()).filter(|l| !l.is_empty()),
-                qty: match credit {
-                    true => -quantity,
-                    false => quantity,
-                },
-                net: sign(*net),
-                tax: sign(*tax),
-                ..InvoiceLine::default()
-            });
-        }
-        let alone = parts.len() == 1 && parts.values().all(|p| p.0.len() == lines.len());
-        let date = ["accounting_date", "invoice_date"]
-            .iter()
-            .find_map(|field| row.get(*field).and_then(rows::date));
-        let record_id = format!("{INVOICE},{id}");
-        let status = match rows::text(row, "state") {
-            Some("paid") => InvoiceStatus::Paid,
-            Some("cancelled") => InvoiceStatus::Cancelled,
-            _ => InvoiceStatus::Posted,
-        };
-        let mut records = Vec::with_capacity(parts.len());
-        for (order, (lines, back, original)) in parts {
-            let sum = |of: fn(&InvoiceLine) -> Decimal| lines.iter().map(of).sum::<Decimal>();
-            let (net, tax) = match alone {
-                true => (sign(net), sign(tax)),
-                false => (sum(|l| l.net), sum(|l| l.tax)),
-            };
-            let returned = back.and_then(|of| {
-                let elsewhere = of.told_by.clone();
-                elsewhere.or_else(|| returns.get(&of.back?).cloned())
-            });
-            let mut meta = object_meta(
-                self.instance,
-                "InvoiceEvent",
-                &record_id,
-                order,
-                row,
-                version,
-            );
-            if let Some(number) = rows::text(row, "number") {
-                meta.ext.insert("number".into(), number.into());
-            }
-            let event = InvoiceEvent {
-                meta,
-                order_id: order.clone(),
-                invoice_id: self.own_id(&record_id),
-                invoice_version: version,
-                kind: match credit {
-                    true => InvoiceKind::CreditNote,
-                    false => InvoiceKind::Invoice,
-                },
-                status,
-                original_invoice_id: original.map(|id| self.own_id(&format!("{INVOICE},{id}"))),
-                return_id: returned,
-                lines,
-                net: WireMoney {
-                    amount: net,
-                    currency: currency.code().into(),
-                },
-                tax,
-                gross: net + tax,
-                tax_date: date.ok_or_else(|| missing("invoice_date"))?,
-                ..InvoiceEvent::default()
-            };
-            records.push(SourceRecord {
-                topic: topic::INVOICE_EVENT,
-                key: order.clone(),
-                event: event.into(),
-            });
-        }
-        Ok(records)
-    }
-
     /// Moves of shipments, by the id of the shipment.
     async fn moves(&self, model: &str, found: &[&Row]) -> Result<HashMap<i64, Vec<Row>>, Fault> {
         let names: Vec<String> = found
@@ -613,7 +414,7 @@ impl Page<'_> {
     }
 
     /// All rows whose `field` is among `values`.
-    async fn all(
+    pub async fn all(
         &self,
         model: &str,
         field: &str,
@@ -649,78 +450,9 @@ impl Page<'_> {
         let lines: BTreeSet<i64> = moves.filter_map(|m| origin(m, SALE_LINE)).collect();
         orders_of(self.client, &lines).await
     }
-
-    /// Where lines of invoices belong, by their ids, and the invoice that each gives back.
-    async fn orders_of_invoices(
-        &self,
-        lines: &[Row],
-    ) -> Result<HashMap<i64, (OfOrder, Option<i64>)>, Fault> {
-        // From each line to the one of a sale: id, the line that it is traced to, invoice given back.
-        let mut sale_lines: HashMap<i64, (i64, Option<i64>)> = HashMap::new();
-        let mut traced: Vec<(i64, i64, Option<i64>)> = Vec::new();
-        for line in lines {
-            let id = rows::id(line);
-            if let Some(of) = origin(line, SALE_LINE) {
-                sale_lines.insert(id, (of, None));
-            } else if let Some(of) = origin(line, INVOICE_LINE) {
-                traced.push((id, of, None));
-            }
-        }
-        for _ in 0..ORIGINS_MAX {
-            if traced.is_empty() {
-                break;
-            }
-            let wanted: BTreeSet<i64> = traced.iter().map(|(_, of, _)| *of).collect();
-            let found = self.all(INVOICE_LINE, "id", json!(wanted), INVOICE_LINE_FIELDS);
-            let found: HashMap<i64, Row> = found
-                .await?
-                .into_iter()
-                .map(|r| (rows::id(&r), r))
-                .collect();
-            let mut further = Vec::new();
-            for (id, of, original) in traced {
-                let Some(row) = found.get(&of) else { continue };
-                let original = original.or(rows::integer(row, "invoice"));
-                if let Some(of) = origin(row, SALE_LINE) {
-                    sale_lines.insert(id, (of, original));
-                } else if let Some(of) = origin(row, INVOICE_LINE) {
-                    further.push((id, of, original));
-                }
-            }
-            traced = further;
-        }
-        let wanted: BTreeSet<i64> = sale_lines.values().map(|(of, _)| *of).collect();
-        let orders = orders_of(self.client, &wanted).await?;
-        let of = |(id, (line, original)): (i64, (i64, Option<i64>))| {
-            Some((id, (orders.get(&line)?.clone(), original)))
-        };
-        Ok(sale_lines.into_iter().filter_map(of).collect())
-    }
-
-    /// The returns of sales that take goods back, by the sale: where there is exactly one.
-    async fn returns_of<'r>(
-        &self,
-        orders: impl Iterator<Item = &'r OfOrder>,
-    ) -> Result<HashMap<i64, Text>, Fault> {
-        let backs: BTreeMap<i64, Text> = orders
-            .filter_map(|of| Some((of.back?, of.order.clone())))
-            .collect();
-        let wanted: Vec<i64> = backs.keys().copied().collect();
-        let found = self
-            .all(SALE, "id", json!(wanted), &["shipment_returns"])
-            .await?;
-        let named = found.iter().filter_map(|row| {
-            let id = rows::id(row);
-            match rows::integers(row, "shipment_returns")[..] {
-                [one] => Some((id, return_name(backs.get(&id)?, self.instance, one))),
-                _ => None,
-            }
-        });
-        Ok(named.collect())
-    }
 }
 
-fn return_name(order: &str, instance: &str, shipment: i64) -> Text {
+pub(super) fn return_name(order: &str, instance: &str, shipment: i64) -> Text {
     let id = return_id(order, instance, &format!("{RETURN},{shipment}"));
     compact_str::format_compact!("{id}")
 }

@@ -2,7 +2,7 @@
 //! locations and order points, and of the orders that it keeps acceptance, shipments, returns and
 //! invoices. Its sink makes orders into sales, and takes what happened to them elsewhere.
 //!
-//! `client` talks JSON-RPC. Reading: `moves`, `map` and `documents` turn rows into events, `tree` says
+//! `client` talks JSON-RPC. Reading: `moves`, `map`, `documents` and `invoices` turn rows into events, `tree` says
 //! what a location is, `stock` and `objects` follow the tables, `window`, `told` and `ids` are what they
 //! remember between polls, `source` puts them behind [`Source`]. Writing: `sales` takes orders, `lines`
 //! are their lines, `references` what their names are here, `dispatches`, `give_back` and `money` take
@@ -35,6 +35,7 @@ mod documents;
 mod fake;
 mod give_back;
 mod ids;
+mod invoices;
 mod lines;
 mod map;
 mod money;

@@ -8,7 +8,7 @@ use super::map::{self, ORDER_POINT_FIELDS, PRICE_FIELDS, PRODUCT_FIELDS};
 use super::settings::Settings;
 use super::tree::{self, Place, Tree};
 use super::window::{Table, Window, bookmark};
-use super::{configuration, rows, sales};
+use super::{configuration, invoices, rows, sales};
 use crate::contract::event::Text;
 use crate::pipeline::{Code, Cursor, Fault, SourceBatch, SourceOrigin, SourceReject, Stage};
 use bytes::Bytes;
@@ -77,7 +77,7 @@ impl Kind {
             Kind::Sales => sales::SALE,
             Kind::Shipments => documents::SHIPMENT,
             Kind::Returns => documents::RETURN,
-            Kind::Invoices => documents::INVOICE,
+            Kind::Invoices => invoices::INVOICE,
         }
     }
 
@@ -90,7 +90,7 @@ impl Kind {
             Kind::Sales => documents::SALE_FIELDS,
             Kind::Shipments => documents::SHIPMENT_FIELDS,
             Kind::Returns => documents::RETURN_FIELDS,
-            Kind::Invoices => documents::INVOICE_FIELDS,
+            Kind::Invoices => invoices::INVOICE_FIELDS,
         }
     }
 

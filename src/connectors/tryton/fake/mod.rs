@@ -6,6 +6,7 @@
 //! later with that old stamp, ids of one that was given up are never used, and a count is moves.
 
 mod acts;
+mod desk;
 mod sales;
 mod store;
 
