@@ -312,6 +312,7 @@ macro_rules! stored_as {
 
 stored_as! {
     bool: v, out => out.push(u8::from(*v)), r => r.one_of(&[false, true]);
+    u8: v, out => out.push(*v), r => r.byte();
     i64: v, out => out.signed(*v), r => r.signed();
     u32: v, out => out.unsigned(u64::from(*v)), r => r.number();
     i32: v, out => out.signed(i64::from(*v)), r => i32::try_from(r.signed()?).map_err(|_| Corrupt);

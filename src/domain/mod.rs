@@ -4,9 +4,12 @@
 //! other modules are the words they use.
 
 pub mod cases;
+pub mod exceptions;
 pub mod finance;
 pub mod money;
 pub mod order;
+pub mod recon;
+pub mod sla;
 pub mod stock;
 
 mod decimal;

@@ -4,10 +4,14 @@ mod ats_aggregate;
 mod cases;
 mod checks;
 mod emitter;
+mod exception_context;
+mod exception_enricher;
 mod finance;
 mod keyed;
 mod ledger;
+mod manifest_split;
 mod order_lifecycle;
+mod order_recon;
 mod refund_gate;
 mod reservation_saga;
 mod return_refund_recon;
@@ -15,19 +19,27 @@ mod settlement_match;
 mod settlement_recon;
 mod shelf;
 mod shipment_propagation;
+mod sla_monitor;
 mod statuses;
 mod stock_ledger;
+mod stock_recon;
 
 pub use ats_aggregate::AtsAggregate;
+pub use exception_context::ExceptionContext;
+pub use exception_enricher::ExceptionEnricher;
 pub use ledger::Ledger;
+pub use manifest_split::ManifestSplit;
 pub use order_lifecycle::OrderLifecycle;
+pub use order_recon::OrderRecon;
 pub use refund_gate::RefundGate;
 pub use reservation_saga::ReservationSaga;
 pub use return_refund_recon::ReturnRefundRecon;
 pub use settlement_match::SettlementMatch;
 pub use settlement_recon::SettlementRecon;
 pub use shipment_propagation::ShipmentPropagation;
+pub use sla_monitor::SlaMonitor;
 pub use stock_ledger::StockLedger;
+pub use stock_recon::StockRecon;
 
 use crate::pipeline::{Processor, ProcessorDescriptor};
 
@@ -80,6 +92,30 @@ pub const ALL: &[Registered] = &[
     Registered {
         descriptor: &settlement_recon::DESCRIPTOR,
         make: || Box::new(SettlementRecon::new()),
+    },
+    Registered {
+        descriptor: &stock_recon::DESCRIPTOR,
+        make: || Box::new(StockRecon::new()),
+    },
+    Registered {
+        descriptor: &manifest_split::DESCRIPTOR,
+        make: || Box::new(ManifestSplit::new()),
+    },
+    Registered {
+        descriptor: &order_recon::DESCRIPTOR,
+        make: || Box::new(OrderRecon::new()),
+    },
+    Registered {
+        descriptor: &exception_context::DESCRIPTOR,
+        make: || Box::new(ExceptionContext::new()),
+    },
+    Registered {
+        descriptor: &exception_enricher::DESCRIPTOR,
+        make: || Box::new(ExceptionEnricher::new()),
+    },
+    Registered {
+        descriptor: &sla_monitor::DESCRIPTOR,
+        make: || Box::new(SlaMonitor::new()),
     },
 ];
 

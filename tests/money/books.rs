@@ -54,7 +54,7 @@ fn cancellation(gross: i64, tax: i64) -> RefundAllocation {
 
 #[test]
 fn an_order_that_is_sold_cancelled_in_part_returned_and_soothed_leaves_nothing_open() {
-    let mut books = Driven::new(Ledger::new());
+    let mut books = of_order(Ledger::new());
     books.one(captured("p", "c1", 11_900));
     // One line was cancelled before the invoice, one came back, and there was goodwill.
     books.one(refund(
@@ -94,7 +94,7 @@ fn an_order_that_is_sold_cancelled_in_part_returned_and_soothed_leaves_nothing_o
 
 #[test]
 fn a_residual_at_closure_is_an_exception_that_names_its_cause_and_goes_when_the_fact_comes() {
-    let mut books = Driven::new(Ledger::new());
+    let mut books = of_order(Ledger::new());
     books.one(captured("p", "c1", 5_000));
     books.one(refund(
         "r",
@@ -139,7 +139,7 @@ fn a_residual_at_closure_is_an_exception_that_names_its_cause_and_goes_when_the_
 
 #[test]
 fn a_correction_posts_its_difference_and_a_cancelled_document_what_takes_it_back() {
-    let mut books = Driven::new(Ledger::new());
+    let mut books = of_order(Ledger::new());
     books.one(invoice(InvoiceKind::Invoice, "i1", 1_190, 190));
     let mut corrected = invoice(InvoiceKind::Invoice, "i1", 2_380, 380);
     corrected.invoice_version = 2;
@@ -158,7 +158,7 @@ fn a_correction_posts_its_difference_and_a_cancelled_document_what_takes_it_back
 
 #[test]
 fn a_refund_that_came_back_is_owed_again() {
-    let mut books = Driven::new(Ledger::new());
+    let mut books = of_order(Ledger::new());
     books.one(refund(
         "sorry",
         4,
@@ -180,7 +180,7 @@ fn a_refund_that_came_back_is_owed_again() {
 
 #[test]
 fn amounts_that_are_none_are_refused_by_name_and_touch_nothing() {
-    let mut books = Driven::new(Ledger::new());
+    let mut books = of_order(Ledger::new());
     let mut fine = captured("p", "c1", 100);
     fine.amount.currency = "ZZZ".into();
     books.one(fine);
@@ -319,7 +319,7 @@ fn any_order_and_repetition_of_facts_ends_in_the_same_books() {
             .collect();
         facts.extend(again);
         facts.shuffle(&mut random);
-        let mut books = Driven::new(Ledger::new());
+        let mut books = of_order(Ledger::new());
         while !facts.is_empty() {
             let size = random.random_range(1..=facts.len().min(4));
             books.send(facts.drain(..size).collect());
@@ -332,7 +332,7 @@ fn any_order_and_repetition_of_facts_ends_in_the_same_books() {
 
 #[test]
 fn an_order_is_forgotten_when_nothing_was_heard_of_it_for_its_retention() {
-    let mut books = Driven::new(Ledger::new());
+    let mut books = of_order(Ledger::new());
     books.one(captured("p", "c1", 100));
     books.pass(HOUR * 24 * 399);
     assert_eq!(books.state.0.len(), 1);

@@ -42,7 +42,7 @@ const GRANTED: [(RefundStatus, i32); 3] = [
 
 #[test]
 fn a_return_that_was_paid_for_and_accepted_is_refunded() {
-    let mut gate = Driven::new(RefundGate::new());
+    let mut gate = of_order(RefundGate::new());
     gate.one(captured("p", "c1", 10_000));
     gate.one(returned("ret", 1, &[("1", 1)]));
     assert_eq!(
@@ -73,7 +73,7 @@ fn a_return_that_was_paid_for_and_accepted_is_refunded() {
 
 #[test]
 fn a_request_before_its_capture_or_return_waits_and_is_decided_when_they_come() {
-    let mut gate = Driven::new(RefundGate::new());
+    let mut gate = of_order(RefundGate::new());
     let asked = request("r", vec![item("1", 1, 3_000, 0)]);
     assert_eq!(gate.one(asked), Outcome::Buffered);
     gate.one(captured("p", "c1", 2_000));
@@ -104,7 +104,7 @@ fn nothing_waits_for_ever() {
             "REFUND_WITHOUT_RETURN",
         ),
     ] {
-        let mut gate = Driven::new(RefundGate::new());
+        let mut gate = of_order(RefundGate::new());
         gate.one(request("r", vec![item("1", 1, 3_000, 0)]));
         for fact in facts {
             gate.send(vec![fact]);
@@ -128,7 +128,7 @@ fn nothing_waits_for_ever() {
 
 #[test]
 fn more_than_was_captured_is_never_granted() {
-    let mut gate = Driven::new(RefundGate::new());
+    let mut gate = of_order(RefundGate::new());
     gate.one(captured("p", "c1", 5_000));
     gate.one(returned("ret", 1, &[("1", 3)]));
     gate.one(request("a", vec![item("1", 1, 3_000, 0)]));
@@ -145,7 +145,7 @@ fn more_than_was_captured_is_never_granted() {
 
 #[test]
 fn a_currency_in_which_nothing_was_paid_is_not_refunded() {
-    let mut gate = Driven::new(RefundGate::new());
+    let mut gate = of_order(RefundGate::new());
     gate.one(captured("p", "c1", 5_000));
     gate.one(payment(
         PaymentKind::Captured,
@@ -176,7 +176,7 @@ fn goodwill_needs_a_reason() {
         asked.reason = reason.map(Text::from);
         asked
     };
-    let mut gate = Driven::new(RefundGate::new());
+    let mut gate = of_order(RefundGate::new());
     gate.one(captured("p", "c1", 5_000));
     gate.one(goodwill(None, "a"));
     gate.one(goodwill(Some(" "), "b"));
@@ -195,7 +195,7 @@ fn goodwill_needs_a_reason() {
 
 #[test]
 fn cancelled_units_are_refunded_without_a_return() {
-    let mut gate = Driven::new(RefundGate::new());
+    let mut gate = of_order(RefundGate::new());
     gate.one(captured("p", "c1", 5_000));
     let mut asked = request("r", vec![item("1", 2, 3_000, 0)]);
     asked.allocations[0].r#type = RefundType::Cancellation;
@@ -208,7 +208,7 @@ fn cancelled_units_are_refunded_without_a_return() {
 
 #[test]
 fn a_definite_failure_opens_the_next_attempt_and_doubt_keeps_the_one() {
-    let mut gate = Driven::new(RefundGate::new());
+    let mut gate = of_order(RefundGate::new());
     gate.one(captured("p", "c1", 9_000));
     gate.one(returned("ret", 1, &[("1", 1)]));
     gate.one(request("r", vec![item("1", 1, 3_000, 0)]));
@@ -253,7 +253,7 @@ fn a_definite_failure_opens_the_next_attempt_and_doubt_keeps_the_one() {
 
 #[test]
 fn after_the_last_attempt_a_person_decides() {
-    let mut gate = Driven::new(RefundGate::new());
+    let mut gate = of_order(RefundGate::new());
     gate.one(captured("p", "c1", 5_000));
     gate.one(returned("ret", 1, &[("1", 1)]));
     gate.one(request("r", vec![item("1", 1, 3_000, 0)]));
@@ -279,7 +279,7 @@ fn after_the_last_attempt_a_person_decides() {
 
 #[test]
 fn an_attempt_without_an_answer_is_told_of() {
-    let mut gate = Driven::new(RefundGate::new());
+    let mut gate = of_order(RefundGate::new());
     gate.one(captured("p", "c1", 5_000));
     gate.one(returned("ret", 1, &[("1", 1)]));
     gate.one(request("r", vec![item("1", 1, 3_000, 0)]));
@@ -304,7 +304,7 @@ fn what_the_storefront_paid_before_anyone_asked_is_one_refund_and_is_not_paid_ag
             [told_by_psp(), told_by_shop()],
             [told_by_shop(), told_by_psp()],
         ] {
-            let mut gate = Driven::new(RefundGate::new());
+            let mut gate = of_order(RefundGate::new());
             gate.one(captured("p", "c1", 10_000));
             gate.one(returned("ret", 1, &[("1", 1)]));
             facts.into_iter().for_each(|fact| gate.send(vec![fact]));
@@ -339,7 +339,7 @@ fn what_the_storefront_paid_before_anyone_asked_is_one_refund_and_is_not_paid_ag
 
 #[test]
 fn the_storefront_pays_what_was_sent_already() {
-    let mut gate = Driven::new(RefundGate::new());
+    let mut gate = of_order(RefundGate::new());
     gate.one(captured("p", "c1", 10_000));
     gate.one(returned("ret", 1, &[("1", 1)]));
     gate.one(request("r", vec![item("1", 1, 3_000, 0)]));
@@ -353,7 +353,7 @@ fn the_storefront_pays_what_was_sent_already() {
     gate.one(issued("shop", vec![item("1", 1, 3_000, 0)], Some("re9")));
     assert_eq!(gate.codes(), ["DUPLICATE_REFUND"]);
     // The same refund told by the storefront as well is no second one.
-    let mut gate = Driven::new(RefundGate::new());
+    let mut gate = of_order(RefundGate::new());
     gate.one(captured("p", "c1", 10_000));
     gate.one(returned("ret", 1, &[("1", 1)]));
     gate.one(request("r", vec![item("1", 1, 3_000, 0)]));
@@ -371,7 +371,7 @@ fn the_storefront_pays_what_was_sent_already() {
 
 #[test]
 fn a_chargeback_after_a_refund_is_told_of() {
-    let mut gate = Driven::new(RefundGate::new());
+    let mut gate = of_order(RefundGate::new());
     gate.one(captured("p", "c1", 5_000));
     gate.one(returned("ret", 1, &[("1", 1)]));
     gate.one(request("r", vec![item("1", 1, 3_000, 0)]));
@@ -401,7 +401,7 @@ fn a_chargeback_after_a_refund_is_told_of() {
 #[test]
 fn what_came_back_is_told_of_even_before_it_was_known_to_be_paid() {
     for early in [false, true] {
-        let mut gate = Driven::new(RefundGate::new());
+        let mut gate = of_order(RefundGate::new());
         gate.one(captured("p", "c1", 5_000));
         gate.one(returned("ret", 1, &[("1", 1)]));
         gate.one(request("r", vec![item("1", 1, 3_000, 0)]));
@@ -429,7 +429,7 @@ fn what_came_back_is_told_of_even_before_it_was_known_to_be_paid() {
 
 #[test]
 fn impossible_and_broken_records_are_refused_by_name() {
-    let mut gate = Driven::new(RefundGate::new());
+    let mut gate = of_order(RefundGate::new());
     gate.one(captured("p", "c1", 5_000));
     gate.one(returned("ret", 1, &[("1", 1)]));
     gate.one(request("r", vec![item("1", 1, 3_000, 0)]));

@@ -77,7 +77,7 @@ fn plan(random: &mut StdRng, enough: bool) -> Plan {
 /// Sends the facts shuffled and doubled while a provider answers, and gives what the refunds ended in.
 fn run(plan: &Plan, seed: u64) -> (BTreeMap<Uuid, RefundStatus>, Provider, Driven<RefundGate>) {
     let mut random = StdRng::seed_from_u64(seed);
-    let mut gate = Driven::new(RefundGate::new());
+    let mut gate = of_order(RefundGate::new());
     let mut provider = Provider {
         captured: plan.captured,
         ..Provider::default()

@@ -22,7 +22,7 @@ fn complete() -> Vec<Event> {
 }
 
 fn judged(facts: Vec<Event>) -> Driven<ReturnRefundRecon> {
-    let mut recon = Driven::new(ReturnRefundRecon::new());
+    let mut recon = of_order(ReturnRefundRecon::new());
     facts.into_iter().for_each(|fact| recon.send(vec![fact]));
     recon.pass(HOUR * 73);
     recon
@@ -99,7 +99,7 @@ fn defects() -> Vec<(&'static str, Vec<Event>)> {
 #[test]
 fn each_defect_has_one_exception_after_the_horizon_and_none_before() {
     for (code, facts) in defects() {
-        let mut recon = Driven::new(ReturnRefundRecon::new());
+        let mut recon = of_order(ReturnRefundRecon::new());
         facts.into_iter().for_each(|fact| recon.send(vec![fact]));
         recon.pass(HOUR * 71);
         assert!(recon.said.is_empty(), "{code} before the horizon");
@@ -184,7 +184,7 @@ fn a_refund_that_nobody_explained_answers_to_the_return_of_its_amount() {
 
 #[test]
 fn an_order_whose_totals_do_not_add_is_refused() {
-    let mut recon = Driven::new(ReturnRefundRecon::new());
+    let mut recon = of_order(ReturnRefundRecon::new());
     let mut broken = order_placed();
     if let Some(order) = &mut broken.order {
         order.grand_total = cents(15_950);
@@ -225,7 +225,7 @@ fn any_order_repetition_and_lateness_ends_in_the_same_cases() {
             .collect();
         facts.extend(again);
         facts.shuffle(&mut random);
-        let mut recon = Driven::new(ReturnRefundRecon::new());
+        let mut recon = of_order(ReturnRefundRecon::new());
         while !facts.is_empty() {
             let size = random.random_range(1..=facts.len().min(4));
             recon.send(facts.drain(..size).collect());

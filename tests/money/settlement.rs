@@ -58,7 +58,7 @@ fn forwarded(said: &[Event]) -> BTreeMap<String, SettlementEvent> {
 
 #[test]
 fn a_line_goes_on_at_once_and_again_with_its_order() {
-    let mut matched = Driven::of(SettlementMatch::new(), "psp|c1");
+    let mut matched = of_key(SettlementMatch::new(), "psp|c1");
     matched.one(line("l1", SettlementKind::Capture, Some("c1"), 5_000, 50));
     assert_eq!(forwarded(&matched.said)["l1"].order_id, None);
     matched.one(captured("p", "c1", 5_000));
@@ -71,7 +71,7 @@ fn a_line_goes_on_at_once_and_again_with_its_order() {
 
 #[test]
 fn lines_and_movements_that_have_no_counterpart_are_told_of_when_it_is_late() {
-    let mut lonely = Driven::of(SettlementMatch::new(), "psp|c1");
+    let mut lonely = of_key(SettlementMatch::new(), "psp|c1");
     lonely.one(line("l1", SettlementKind::Capture, Some("c1"), 5_000, 50));
     lonely.pass(HOUR * 71);
     assert!(lonely.open().is_empty());
@@ -80,7 +80,7 @@ fn lines_and_movements_that_have_no_counterpart_are_told_of_when_it_is_late() {
     lonely.one(captured("p", "c1", 5_000));
     assert!(lonely.open().is_empty());
 
-    let mut unsettled = Driven::of(SettlementMatch::new(), "psp|c1");
+    let mut unsettled = of_key(SettlementMatch::new(), "psp|c1");
     unsettled.one(captured("p", "c1", 5_000));
     unsettled.pass(HOUR * 24 * 13);
     assert!(unsettled.open().is_empty());
@@ -92,12 +92,12 @@ fn lines_and_movements_that_have_no_counterpart_are_told_of_when_it_is_late() {
 
 #[test]
 fn an_amount_that_differs_is_told_of_and_parts_may_sum_to_it() {
-    let mut more = Driven::of(SettlementMatch::new(), "psp|c1");
+    let mut more = of_key(SettlementMatch::new(), "psp|c1");
     more.one(captured("p", "c1", 5_000));
     more.one(line("l1", SettlementKind::Capture, Some("c1"), 5_001, 0));
     assert_eq!(more.codes(), ["SETTLEMENT_AMOUNT_MISMATCH"]);
 
-    let mut parts = Driven::of(SettlementMatch::new(), "psp|re1");
+    let mut parts = of_key(SettlementMatch::new(), "psp|re1");
     let mut refunded = payment(PaymentKind::Refunded, "p", "re1", money(3_000, "EUR"));
     refunded.refund_key = Some(format!("{}|1", id("r")).into());
     parts.one(refunded);
@@ -159,7 +159,7 @@ fn booked(said: &[Event]) -> (BTreeMap<LedgerAccount, i64>, BTreeMap<String, i64
 
 #[test]
 fn a_whole_payout_clears_to_zero() {
-    let mut payout = Driven::of(SettlementRecon::new(), PAYOUT);
+    let mut payout = of_key(SettlementRecon::new(), PAYOUT);
     whole().into_iter().for_each(|e| {
         payout.one(e);
     });
@@ -180,7 +180,7 @@ fn a_whole_payout_clears_to_zero() {
 fn a_payment_in_another_currency_than_its_payout_clears_both() {
     let mut crowns = line("l1", SettlementKind::Capture, Some("c1"), 8_700, 100);
     crowns.original = Some(money(100_000, "SEK"));
-    let mut matched = Driven::of(SettlementMatch::new(), "psp|c1");
+    let mut matched = of_key(SettlementMatch::new(), "psp|c1");
     matched.one(payment(
         PaymentKind::Captured,
         "p",
@@ -190,7 +190,7 @@ fn a_payment_in_another_currency_than_its_payout_clears_both() {
     matched.one(crowns);
     matched.pass(HOUR * 24 * 30);
     assert!(matched.open().is_empty(), "{:?}", matched.open());
-    let mut payout = Driven::of(SettlementRecon::new(), PAYOUT);
+    let mut payout = of_key(SettlementRecon::new(), PAYOUT);
     for told in forwarded(&matched.said).into_values() {
         payout.one(told);
     }
@@ -241,7 +241,7 @@ fn what_a_payout_lacks_is_told_of_with_its_cause() {
         (instead(5, bank(4_600)), vec!["bank"]),
         (instead(0, homeless), vec!["orders"]),
     ] {
-        let mut payout = Driven::of(SettlementRecon::new(), PAYOUT);
+        let mut payout = of_key(SettlementRecon::new(), PAYOUT);
         for event in events {
             payout.one(event);
         }
@@ -263,7 +263,7 @@ fn what_a_payout_lacks_is_told_of_with_its_cause() {
 
 #[test]
 fn rows_that_contradict_themselves_are_refused() {
-    let mut payout = Driven::of(SettlementRecon::new(), PAYOUT);
+    let mut payout = of_key(SettlementRecon::new(), PAYOUT);
     let mut wrong = line("l1", SettlementKind::Fee, None, -1_000, 0);
     wrong.net = cents(-999);
     payout.one(wrong);
@@ -283,7 +283,7 @@ fn rows_that_contradict_themselves_are_refused() {
         Code::UnknownReference,
     ];
     assert_eq!(payout.refused, expected);
-    let mut matched = Driven::of(SettlementMatch::new(), "psp|c1");
+    let mut matched = of_key(SettlementMatch::new(), "psp|c1");
     matched.one(SettlementEvent {
         psp_reference: Some("c1".into()),
         ..bank(100)
@@ -328,7 +328,7 @@ fn any_order_repetition_and_correction_ends_in_the_same_books() {
             .collect();
         events.extend(again);
         events.shuffle(&mut random);
-        let mut payout = Driven::of(SettlementRecon::new(), PAYOUT);
+        let mut payout = of_key(SettlementRecon::new(), PAYOUT);
         while !events.is_empty() {
             let size = random.random_range(1..=events.len().min(5));
             payout.send(events.drain(..size).map(Event::from).collect());
@@ -346,7 +346,7 @@ fn any_order_repetition_and_correction_ends_in_the_same_books() {
 
 #[test]
 fn a_payout_is_forgotten_with_all_its_lines() {
-    let mut payout = Driven::of(SettlementRecon::new(), PAYOUT);
+    let mut payout = of_key(SettlementRecon::new(), PAYOUT);
     whole().into_iter().for_each(|e| {
         payout.one(e);
     });

@@ -341,9 +341,9 @@ fn goods_on_the_way_are_announced_and_arrive() {
 #[test]
 fn the_first_source_is_the_authority() {
     let mut ledger = Ledger::default();
-    assert!(ledger.is_authority("wms"));
-    assert!(!ledger.is_authority("erp"));
-    assert!(ledger.is_authority("wms"));
+    assert!(ledger.is_authority("wms", None));
+    assert!(!ledger.is_authority("erp", None));
+    assert!(ledger.is_authority("wms", None));
 }
 
 #[test]

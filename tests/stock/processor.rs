@@ -349,7 +349,53 @@ fn facts_of_another_source_than_the_authority_change_nothing() {
     count.meta.source = "erp".into();
     let said = ledger.send(KEY, vec![foreign.into(), count.into()]);
     assert_eq!(said.outcomes(), [Outcome::Superseded, Outcome::Applied]);
-    assert!(said.0.emissions.is_empty());
+    let passed_on: Vec<&str> = said.0.emissions.iter().map(|e| e.topic).collect();
+    assert_eq!(passed_on, [topic::STOCK_LEDGER_MIRROR], "to be compared");
+}
+
+#[test]
+fn a_declared_authority_counts_whoever_is_heard_first() {
+    let declared = |source: Option<&str>| -> Event {
+        StockAuthority {
+            location_id: "store".into(),
+            source: source.map(Into::into),
+            ..StockAuthority::default()
+        }
+        .into()
+    };
+    let location = KEY.split_once('|').expect("a position").1;
+    let mut ledger = ledger();
+    let event = declared(Some("erp"));
+    let again = ledger
+        .processor
+        .table(topic::STOCK_AUTHORITY, location, Some(&event));
+    assert!(!again, "no known position has to be looked at again");
+    let said = ledger.send(KEY, vec![receipt(1, 10)]);
+    assert_eq!(said.outcomes(), [Outcome::Superseded], "not the ERP's");
+    let mut own = sale(2, 4);
+    own.meta.source = "erp".into();
+    let said = ledger.send(KEY, vec![own.into()]);
+    assert_eq!(said.levels()[0].sellable, Decimal::from(-4));
+    // It is withdrawn: the position keeps what it has.
+    ledger
+        .processor
+        .table(topic::STOCK_AUTHORITY, location, Some(&declared(None)));
+    let said = ledger.send(KEY, vec![receipt(3, 10)]);
+    assert_eq!(said.outcomes(), [Outcome::Superseded]);
+    let said = ledger.send("other|elsewhere", vec![receipt_of("other", "elsewhere")]);
+    assert_eq!(
+        said.outcomes(),
+        [Outcome::Applied],
+        "elsewhere the first counts"
+    );
+}
+
+fn receipt_of(sku: &str, location: &str) -> Event {
+    let Event::StockChanged(mut e) = receipt(4, 1) else {
+        unreachable!()
+    };
+    (e.sku, e.location_id) = (sku.into(), location.into());
+    e.into()
 }
 
 #[test]

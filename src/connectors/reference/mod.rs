@@ -18,6 +18,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     emits: &[
         topic::CHANNEL_CHANGE,
         topic::LOCATION_CHANGE,
+        topic::STOCK_AUTHORITY,
         topic::STOCK_POLICY,
     ],
     inbox: false,
@@ -76,6 +77,10 @@ pub struct LocationSettings {
     pub name: Option<String>,
     /// What it is.
     pub kind: Kind,
+    /// The system whose stock facts count here, by the source name that its facts carry; those of any
+    /// other are compared with them. Without it the first system heard at a position counts there, and
+    /// a position that has its system keeps it.
+    pub stock_authority: Option<String>,
 }
 
 /// What a location is.

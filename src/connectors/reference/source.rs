@@ -3,11 +3,12 @@
 use super::{Kind, Oversell, Settings};
 use crate::contract::event::{
     Channel, ChannelAllocation, ChannelStatus, EventMeta, Location, LocationKind, Origin,
-    OversellPolicy, PositionKind, StockPolicy,
+    OversellPolicy, PositionKind, StockAuthority, StockPolicy,
 };
 use crate::contract::topic;
 use crate::domain::{Timestamp, compound_key, event_id};
 use crate::pipeline::{Code, Cursor, Fault, Source, SourceBatch, SourceRecord, Stage};
+use std::collections::BTreeSet;
 
 pub(super) struct ReferenceSource {
     instance: String,
@@ -43,6 +44,37 @@ impl ReferenceSource {
         }
     }
 
+    /// Whose stock counts where, and where that is withdrawn.
+    fn authorities(&self, before: &Settings, version: i64) -> Vec<SourceRecord> {
+        let declared = |settings: &Settings, id: &String| {
+            let location = settings.locations.get(id);
+            location.and_then(|l| l.stock_authority.clone())
+        };
+        let ids = before
+            .locations
+            .keys()
+            .chain(self.settings.locations.keys());
+        let ids: BTreeSet<&String> = ids.collect();
+        let told = ids.into_iter().filter_map(|id| {
+            let source = declared(&self.settings, id);
+            if source.is_none() && declared(before, id).is_none() {
+                return None;
+            }
+            let event = StockAuthority {
+                meta: self.meta("StockAuthority", id, version),
+                location_id: id.as_str().into(),
+                authority_version: version,
+                source: source.as_deref().map(Into::into),
+            };
+            Some(SourceRecord {
+                topic: topic::STOCK_AUTHORITY,
+                key: id.as_str().into(),
+                event: event.into(),
+            })
+        });
+        told.collect()
+    }
+
     fn records(&self, before: &Settings, version: i64) -> Vec<SourceRecord> {
         let mut records = Vec::new();
         for (id, l) in &self.settings.locations {
@@ -66,6 +98,7 @@ impl ReferenceSource {
                 event: event.into(),
             });
         }
+        records.extend(self.authorities(before, version));
         let gone = before
             .channels
             .iter()

@@ -4,7 +4,7 @@ fn project() -> Sources {
     Sources::read(Path::new(env!("CARGO_MANIFEST_DIR"))).expect("the project's own files")
 }
 
-const READERS: [&str; 10] = [
+const READERS: [&str; 16] = [
     "stock-ledger",
     "ats-aggregate",
     "refund-gate",
@@ -15,6 +15,12 @@ const READERS: [&str; 10] = [
     "order-lifecycle",
     "reservation-saga",
     "shipment-propagation",
+    "stock-recon",
+    "manifest-split",
+    "order-recon",
+    "sla-monitor",
+    "exception-context",
+    "exception-enricher",
 ];
 
 /// What is found after `mend` was done to the project's own files.

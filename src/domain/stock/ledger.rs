@@ -105,12 +105,13 @@ impl Journal {
 }
 
 impl Ledger {
-    /// Whether facts of `source` count here. The first source heard at a position is its authority;
-    /// facts of any other are for reconciliation only, for positions of two sources have no common
-    /// order.
-    pub fn is_authority(&mut self, source: &str) -> bool {
+    /// Whether facts of `source` count here. The `declared` source is a position's authority, or where
+    /// none is, the first that is heard; facts of any other are for reconciliation only, for positions
+    /// of two sources have no common order. So a position that has an authority keeps it.
+    pub fn is_authority(&mut self, source: &str, declared: Option<&str>) -> bool {
         match &self.authority {
             Some(authority) => authority == source,
+            None if declared.is_some_and(|declared| declared != source) => false,
             None => {
                 self.authority = Some(source.into());
                 true

@@ -8,7 +8,7 @@ mod input;
 mod output;
 mod position;
 
-use crate::contract::event::{ChannelStatus, Event, Text};
+use crate::contract::event::{ChannelStatus, Event, StockAuthority, Text};
 use crate::contract::topic;
 use crate::domain::Timestamp;
 use crate::domain::stock::{Journal, Ledger, Offered, Refusal, Terms};
@@ -27,10 +27,11 @@ pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
         topic::STOCK_POLICY,
         topic::RESERVATION_COMMAND,
     ],
-    tables: &[topic::CHANNEL_CHANGE],
+    tables: &[topic::CHANNEL_CHANGE, topic::STOCK_AUTHORITY],
     outputs: &[
         topic::STOCK_LEVEL,
         topic::STOCK_LEDGER_CHANNEL_LEVEL,
+        topic::STOCK_LEDGER_MIRROR,
         topic::RESERVATION_EVENT,
         topic::RESERVATION_DECISION,
         topic::STOCK_BY_ORDER,
@@ -45,6 +46,8 @@ pub struct StockLedger {
     served: BTreeMap<Text, BTreeMap<Text, Terms>>,
     /// Every channel of the table with its locations.
     channels: BTreeMap<Text, (Vec<Text>, Terms)>,
+    /// Locations of which it is declared whose facts count.
+    authorities: BTreeMap<Text, Text>,
     journal: Journal,
     bytes: Vec<u8>,
 }
@@ -68,6 +71,7 @@ impl Processor for StockLedger {
         context: &mut Context<'_>,
     ) -> Result<(), Fault> {
         let mut position = Position::load(key, std::mem::take(&mut self.journal), context)?;
+        position.declared = self.authorities.get(&position.location).cloned();
         if inbound.is_empty() {
             // A table changed: what follows from it is of now.
             position.newest = context.now();
@@ -119,7 +123,21 @@ impl Processor for StockLedger {
         self.finish(position, context)
     }
 
-    fn table(&mut self, _topic: &str, key: &str, event: Option<&Event>) -> bool {
+    fn table(&mut self, topic: &str, key: &str, event: Option<&Event>) -> bool {
+        if topic == topic::STOCK_AUTHORITY {
+            // Positions that have an authority keep it: those of two sources have no common order.
+            match event {
+                Some(Event::StockAuthority(StockAuthority {
+                    source: Some(s), ..
+                })) => {
+                    self.authorities.insert(key.into(), s.clone());
+                }
+                _ => {
+                    self.authorities.remove(key);
+                }
+            }
+            return false;
+        }
         let after = match event {
             Some(Event::Channel(channel)) => {
                 let terms = Terms {

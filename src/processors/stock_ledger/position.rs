@@ -17,6 +17,8 @@ pub(super) struct Position<'k> {
     pub sku: Text,
     pub location: Text,
     pub ledger: Ledger,
+    /// Whose facts count here, where that is declared.
+    pub declared: Option<Text>,
     /// The level last emitted.
     pub before: Option<Level>,
     /// The timer that is set.
@@ -45,6 +47,7 @@ impl<'k> Position<'k> {
             key,
             sku: key_part(key, 0),
             location: key_part(key, 1),
+            declared: None,
             before: ledger.emitted(),
             timer: ledger.next_expiry(),
             ledger,
@@ -67,6 +70,11 @@ impl<'k> Position<'k> {
         let shelf = StateShelf::new(self.key, context.state());
         let sought = self.ledger.seek(ids, &shelf);
         sought.map_err(|refusal| damaged(self.key, refusal))
+    }
+
+    fn is_authority(&mut self, source: &str) -> bool {
+        let declared = self.declared.as_deref();
+        self.ledger.is_authority(source, declared)
     }
 
     fn hear(&mut self, meta: &EventMeta, origin: &Origin) {
@@ -93,7 +101,7 @@ impl<'k> Position<'k> {
             context.reject(index, fault);
             return Ok(());
         }
-        if !self.ledger.is_authority(&e.meta.source) {
+        if !self.is_authority(&e.meta.source) {
             let reason = "for reconciliation only: another source is the authority here";
             context.settle(index, Outcome::Superseded, Some(reason));
             return Ok(());
@@ -150,7 +158,7 @@ impl<'k> Position<'k> {
         let compared = e.meta.origin == FactOrigin::Reconciliation || snapshot.is_none();
         let authority = match (compared, self.ledger.authority()) {
             (true, known) => known == Some(&e.meta.source),
-            (false, _) => self.ledger.is_authority(&e.meta.source),
+            (false, _) => self.is_authority(&e.meta.source),
         };
         let (mut shelf, ledger) = (StateShelf::new(self.key, context.state()), &mut self.ledger);
         let Some(snapshot) = snapshot.filter(|_| authority && !compared) else {
@@ -197,6 +205,10 @@ impl<'k> Position<'k> {
                 self.hear(&e.meta, origin);
                 self.raise_drift(drift, e, false, context);
             }
+        }
+        if !authority {
+            // Positions of two sources have no common order: it is compared by time.
+            context.emit(topic::STOCK_LEDGER_MIRROR, self.key, e.clone());
         }
         context.settle(index, Outcome::Applied, Some("compared only"));
         Ok(())

@@ -1,0 +1,398 @@
+//! Whether an order is in every system once, with one total and in one state.
+//!
+//! The channel that sold it and the ERP list what they have; the order's state is what Crossdock knows.
+//! States are compared only where the list is not older than the last change of the order: before that
+//! it cannot know.
+
+use super::{PATIENCE, Repairs};
+use crate::domain::cases::{CaseChange, Cases, Finding, Severity};
+use crate::domain::encoding::{kept, stored, stored_enum};
+use crate::domain::money::Money;
+use crate::domain::{Decimal, Latest, Taken, Timestamp};
+use compact_str::CompactString as Text;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How long an order is compared after it was last heard of.
+const RETENTION: Duration = Duration::from_secs(400 * 24 * 3_600);
+
+/// What a system is to an order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// It sold it.
+    #[default]
+    Channel,
+    /// It keeps its books.
+    Erp,
+}
+stored_enum!(Role [Channel, Erp]);
+
+/// How far an order is, as coarse as every system knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Somebody stopped it for now.
+    Held,
+    /// It is to be supplied.
+    #[default]
+    Open,
+    /// Some of it has left.
+    Sent,
+    /// It is not to be supplied.
+    Cancelled,
+}
+stored_enum!(Phase [Held, Open, Sent, Cancelled]);
+
+/// The order as its state has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KnownOrder {
+    /// Version of the state.
+    pub version: i64,
+    /// How far it is.
+    pub phase: Phase,
+    /// Whether nothing more happens to it.
+    pub closed: bool,
+    /// What it costs.
+    pub total: Money,
+    /// Its lines: each may differ by a minor unit.
+    pub lines: u32,
+    /// When the newest fact in it happened.
+    pub changed_at: Timestamp,
+    /// The ERP's names for it, from acceptances.
+    pub erp_orders: Vec<Text>,
+    /// Where it was sold.
+    pub channel: Text,
+    /// What its customer was told.
+    pub promise: Option<Timestamp>,
+}
+stored!(KnownOrder {
+    version,
+    phase,
+    closed,
+    total,
+    lines,
+    changed_at,
+    erp_orders,
+    channel,
+    promise
+});
+
+/// The order as a system lists it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Entry {
+    /// What the system is.
+    pub role: Role,
+    /// The system.
+    pub source: Text,
+    /// Its name for the order.
+    pub external: Text,
+    /// How far it is; nothing where the system's word is not known.
+    pub phase: Option<Phase>,
+    /// What it costs there.
+    pub amount: Option<Decimal>,
+    /// Until when the list knows.
+    pub as_of: Timestamp,
+}
+stored!(Entry {
+    role,
+    source,
+    external,
+    phase,
+    amount,
+    as_of
+});
+
+/// Something to be put right at the ERP.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OrderRepair {
+    /// It does not have the order: it is told again.
+    Replay {
+        /// The number of the try.
+        attempt: u32,
+    },
+    /// It has it more than once: this one is to be cancelled there.
+    Cancel {
+        /// The ERP's name for it.
+        external: Text,
+        /// The system; empty where only an acceptance told of it.
+        source: Text,
+        /// The number of the try.
+        attempt: u32,
+    },
+}
+
+/// One order in every system.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Agreement {
+    // First, so that it is read without the rest.
+    due: Option<Timestamp>,
+    heard_at: Timestamp,
+    order: Option<KnownOrder>,
+    entries: Latest<Entry>,
+    repairs: Repairs,
+    cases: Cases,
+}
+kept!(Agreement {
+    due,
+    heard_at,
+    order,
+    entries,
+    repairs,
+    cases
+});
+
+const REPLAY: &str = "replay";
+
+impl Agreement {
+    /// The order's state has changed.
+    pub fn state(&mut self, order: KnownOrder) -> Taken {
+        match &self.order {
+            Some(known) if known.version == order.version => Taken::Duplicate,
+            Some(known) if known.version > order.version => Taken::Superseded,
+            _ => {
+                self.order = Some(order);
+                Taken::Applied
+            }
+        }
+    }
+
+    /// A system lists the order; `version` counts what it listed.
+    pub fn listed(&mut self, version: i64, id: u128, entry: Entry) -> Taken {
+        let key = crate::domain::compound_key(&[&entry.source, &entry.external]);
+        self.entries.take(&key, version, id, entry)
+    }
+
+    /// The order as its state has it.
+    pub fn known(&self) -> Option<&KnownOrder> {
+        self.order.as_ref()
+    }
+
+    /// What is to be put right, and what became of the cases. Sets the next timer. `None` in place of
+    /// the cases when the order is over for good and may be forgotten.
+    pub fn settle(&mut self, now: Timestamp) -> (Vec<OrderRepair>, Option<Vec<CaseChange>>) {
+        let forgotten_at = self.heard_at.plus(RETENTION);
+        if forgotten_at <= now {
+            return (Vec::new(), None);
+        }
+        let mut findings = self.findings();
+        let spare = self.spare();
+        let open: BTreeSet<String> = self.cases.open().map(|(code, _)| code.into()).collect();
+        // What turns into a case in this very call is put right at once, too.
+        let before = self.cases.clone();
+        let changes = self.cases.follow(findings.clone(), now);
+        let is_open = |code: &str| {
+            open.contains(code) && findings.iter().any(|f| f.code == code)
+                || changes
+                    .iter()
+                    .any(|c| c.code == code && c.finding.is_some())
+        };
+        let missing = is_open("MISSING_IN_ERP");
+        let twice = is_open("DUPLICATE_IN_ERP");
+        let wrong: Vec<Text> = spare
+            .iter()
+            .filter(|_| twice)
+            .map(|(external, _)| external.clone())
+            .chain(missing.then(|| REPLAY.into()))
+            .collect();
+        self.repairs
+            .forget(|cause| wrong.iter().any(|w| w == cause));
+        let mut repairs = Vec::new();
+        for cause in &wrong {
+            let Some(attempt) = self.repairs.again(cause, now) else {
+                continue;
+            };
+            let of = spare.iter().find(|(external, _)| external == cause);
+            repairs.push(match of {
+                None => OrderRepair::Replay { attempt },
+                Some((external, source)) => OrderRepair::Cancel {
+                    external: external.clone(),
+                    source: source.clone(),
+                    attempt,
+                },
+            });
+        }
+        // Told with what was tried, in one version.
+        for finding in &mut findings {
+            let tried: u32 = match finding.code {
+                "MISSING_IN_ERP" => self.repairs.tried(REPLAY),
+                "DUPLICATE_IN_ERP" => spare.iter().map(|(e, _)| self.repairs.tried(e)).sum(),
+                _ => 0,
+            };
+            if tried > 0 {
+                finding.actual += &format!("; put right {tried} times");
+            }
+        }
+        self.cases = before;
+        let changes = self.cases.follow(findings, now);
+        let trying = wrong.iter().filter_map(|cause| self.repairs.next(cause));
+        let next = trying.filter(|at| *at > now).chain(self.cases.due()).min();
+        self.due = Some(next.map_or(forgotten_at, |at| at.min(forgotten_at)));
+        (repairs, Some(changes))
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let Some(order) = &self.order else {
+            for entry in self.entries.facts().filter(|e| e.is_live()) {
+                findings.push(unknown(entry));
+            }
+            return findings;
+        };
+        let erp = self.erp_orders();
+        let wanted = matches!(order.phase, Phase::Open | Phase::Sent) && !order.closed;
+        if erp.is_empty() && wanted {
+            findings.push(Finding {
+                code: "MISSING_IN_ERP",
+                cause: Text::default(),
+                severity: Severity::High,
+                patience: PATIENCE,
+                expected: "the ERP has the order".into(),
+                actual: "neither accepted nor listed by an ERP".into(),
+                delta: None,
+                at_risk: Some(order.total),
+                actions: &["replay", "accept it by hand"],
+            });
+        }
+        if erp.len() > 1 {
+            let names: Vec<&str> = erp.iter().map(Text::as_str).collect();
+            findings.push(Finding {
+                code: "DUPLICATE_IN_ERP",
+                cause: Text::default(),
+                severity: Severity::Critical,
+                patience: PATIENCE,
+                expected: "one live order in the ERP".into(),
+                actual: names.join(", "),
+                delta: Some(Decimal::from_units(
+                    (erp.len() as i64 - 1) * Decimal::ONE.units(),
+                )),
+                at_risk: Some(order.total),
+                actions: &["cancel newest"],
+            });
+        }
+        for entry in self.entries.facts() {
+            // A list that is older than the last change cannot know of it.
+            if entry.as_of < order.changed_at {
+                continue;
+            }
+            let name = compact_str::format_compact!("{}:{}", entry.source, entry.external);
+            findings.extend(total(order, entry, &name));
+            findings.extend(status(order, entry, &name, !erp.is_empty()));
+        }
+        findings
+    }
+
+    /// The ERP's names of the order, as far as they are live.
+    fn erp_orders(&self) -> BTreeSet<Text> {
+        let listed = self.entries.facts().filter(|e| e.role == Role::Erp);
+        let (live, gone): (Vec<&Entry>, Vec<&Entry>) = listed.partition(|e| e.is_live());
+        let accepted = self.order.iter().flat_map(|o| &o.erp_orders);
+        let accepted = accepted.filter(|name| !gone.iter().any(|e| e.external == **name));
+        live.iter()
+            .map(|e| &e.external)
+            .chain(accepted)
+            .cloned()
+            .collect()
+    }
+
+    /// The ERP's orders that are too many: all but the oldest, as far as nothing of them has left. ERPs
+    /// number upwards, so of two names the longer and then the larger is the newer.
+    fn spare(&self) -> Vec<(Text, Text)> {
+        let names = self.erp_orders();
+        let entry = |name: &Text| {
+            let mut all = self.entries.facts();
+            all.find(|e| e.role == Role::Erp && e.external == *name)
+        };
+        let sent = |name: &Text| entry(name).is_some_and(|e| e.phase == Some(Phase::Sent));
+        let mut names: Vec<Text> = names.into_iter().collect();
+        names.sort_by_key(|name| (!sent(name), name.len(), name.clone()));
+        let spare = names.into_iter().skip(1).filter(|name| !sent(name));
+        spare
+            .map(|name| {
+                let source = entry(&name).map(|e| e.source.clone());
+                (name, source.unwrap_or_default())
+            })
+            .collect()
+    }
+}
+
+impl Entry {
+    fn is_live(&self) -> bool {
+        self.phase != Some(Phase::Cancelled)
+    }
+}
+
+/// A system has an order of which nobody told.
+fn unknown(entry: &Entry) -> Finding {
+    let cause = compact_str::format_compact!("{}:{}", entry.source, entry.external);
+    let (code, expected, actions): (_, _, &'static [&'static str]) = match entry.role {
+        Role::Erp => (
+            "ORPHAN",
+            "an order that was placed in a channel",
+            &["look for its channel", "cancel it in the ERP"],
+        ),
+        Role::Channel => (
+            "MISSING_ORDER",
+            "the order was told when it was placed",
+            &["read the order again from its channel"],
+        ),
+    };
+    Finding {
+        code,
+        cause,
+        severity: Severity::High,
+        patience: PATIENCE,
+        expected: expected.into(),
+        actual: format!("{} lists it as {}", entry.source, entry.external),
+        delta: entry.amount,
+        at_risk: None,
+        actions,
+    }
+}
+
+fn total(order: &KnownOrder, entry: &Entry, name: &Text) -> Option<Finding> {
+    let amount = entry.amount?;
+    let currency = order.total.currency();
+    let tolerance =
+        Decimal::from_units(currency.minor_unit().units() * i64::from(order.lines.max(1)));
+    let delta = amount - order.total.amount();
+    if Decimal::from_units(delta.units().abs()) <= tolerance {
+        return None;
+    }
+    Some(Finding {
+        code: "TOTAL_MISMATCH",
+        cause: name.clone(),
+        severity: Severity::High,
+        patience: PATIENCE,
+        expected: order.total.to_string(),
+        actual: format!("{amount} {currency} in {}", entry.source),
+        delta: Some(delta),
+        at_risk: Money::new(Decimal::from_units(delta.units().abs()), currency).ok(),
+        actions: &["compare the lines"],
+    })
+}
+
+fn status(order: &KnownOrder, entry: &Entry, name: &Text, elsewhere: bool) -> Option<Finding> {
+    let (phase, known) = (entry.phase?, order.phase);
+    let agrees = match (known, phase) {
+        (Phase::Held, Phase::Open) | (Phase::Open, Phase::Held) => true,
+        // One of two in the ERP was cancelled because it was one too many.
+        (_, Phase::Cancelled) if elsewhere && entry.role == Role::Erp => true,
+        (known, phase) => known == phase,
+    };
+    if agrees || (entry.role == Role::Erp && order.closed) {
+        return None;
+    }
+    Some(Finding {
+        code: "STATUS_MISMATCH",
+        cause: name.clone(),
+        severity: match phase == Phase::Sent || known == Phase::Sent {
+            true => Severity::High,
+            false => Severity::Medium,
+        },
+        patience: PATIENCE,
+        expected: format!("{known:?}"),
+        actual: format!("{phase:?} in {}", entry.source),
+        delta: None,
+        at_risk: None,
+        actions: &["ask which is right", "replay"],
+    })
+}

@@ -1,0 +1,376 @@
+//! Orders beside what the channel and the ERP list, and lists beside their totals.
+
+use super::*;
+use crossdock::pipeline::Code;
+use crossdock::processors::{ManifestSplit, OrderRecon};
+
+const ORDER: &str = "7d0b6a52-0000-5000-8000-000000000001";
+
+fn state(version: i64, status: OrderStatus, erp: &[&str], seconds: i64) -> Event {
+    OrderState {
+        meta: meta(
+            "crossdock/order-lifecycle",
+            "OrderState",
+            &version.to_string(),
+            seconds,
+        ),
+        order_id: ORDER.into(),
+        state_version: version,
+        status,
+        channel_id: "web".into(),
+        currency: "EUR".into(),
+        grand_total: units(50),
+        lines: vec![LineState::default(); 2],
+        erp_order_ids: erp.iter().map(|e| (*e).into()).collect(),
+        ..OrderState::default()
+    }
+    .into()
+}
+
+fn entry(role: SystemRole, external: &str, status: &str, amount: Decimal, until: i64) -> Event {
+    let source = match role {
+        SystemRole::Erp => "erp/main",
+        _ => "shop/web",
+    };
+    ReconManifest {
+        meta: meta(
+            source,
+            "ReconManifest",
+            &format!("{external}/{until}"),
+            until,
+        ),
+        manifest_id: until.to_string().into(),
+        entity_type: "order".into(),
+        role,
+        window_end: at(until),
+        chunks: 1,
+        entries: vec![ManifestEntry {
+            entity_key: ORDER.into(),
+            external_id: Some(external.into()),
+            status: Some(status.into()),
+            amount: Some(amount),
+            ..ManifestEntry::default()
+        }],
+        total_count: 1,
+        ..ReconManifest::default()
+    }
+    .into()
+}
+
+fn driven() -> Driven<OrderRecon> {
+    Driven::at(OrderRecon::new(), ORDER, at(0))
+}
+
+fn corrections(driven: &Driven<OrderRecon>) -> Vec<Correction> {
+    let of = |e: &Event| match e {
+        Event::Correction(c) => Some(c.clone()),
+        _ => None,
+    };
+    driven.said.iter().filter_map(of).collect()
+}
+
+/// Worlds by what is wrong in them: facts, each with the time from which it could be told.
+fn worlds() -> Vec<(&'static [&'static str], Vec<(i64, Event)>)> {
+    use OrderStatus::*;
+    let fine = |status, until| entry(SystemRole::Erp, "S1", status, units(50), until);
+    let shop = |status, until| entry(SystemRole::Channel, "W1", status, units(50), until);
+    vec![
+        (
+            &[],
+            vec![
+                (0, state(1, Placed, &[], 0)),
+                (60, state(2, Accepted, &["S1"], 60)),
+                (HOUR, fine("ACCEPTED", HOUR)),
+                (HOUR, shop("PLACED", HOUR)),
+            ],
+        ),
+        // The list knows before the acceptance is told.
+        (
+            &[],
+            vec![
+                (0, state(1, Placed, &[], 0)),
+                (HOUR, fine("ACCEPTED", HOUR)),
+            ],
+        ),
+        (
+            &["MISSING_IN_ERP"],
+            vec![(0, state(1, Placed, &[], 0)), (HOUR, shop("PLACED", HOUR))],
+        ),
+        // Nobody waits for an order that is not to be supplied, or that somebody stopped.
+        (
+            &[],
+            vec![
+                (0, state(1, Placed, &[], 0)),
+                (60, state(2, Cancelled, &[], 60)),
+            ],
+        ),
+        (&[], vec![(0, state(1, OnHold, &[], 0))]),
+        (
+            &["DUPLICATE_IN_ERP"],
+            vec![
+                (0, state(1, Accepted, &["S1"], 0)),
+                (HOUR, fine("ACCEPTED", HOUR)),
+                (
+                    HOUR,
+                    entry(SystemRole::Erp, "S2", "ACCEPTED", units(50), HOUR),
+                ),
+            ],
+        ),
+        // One of the two is cancelled there.
+        (
+            &[],
+            vec![
+                (0, state(1, Accepted, &["S1"], 0)),
+                (HOUR, fine("ACCEPTED", HOUR)),
+                (
+                    HOUR,
+                    entry(SystemRole::Erp, "S2", "ACCEPTED", units(50), HOUR),
+                ),
+                (
+                    2 * HOUR,
+                    entry(SystemRole::Erp, "S2", "CANCELLED", units(50), 2 * HOUR),
+                ),
+            ]
+            .into_iter()
+            .filter(|(_, e)| !matches!(e, Event::OrderState(s) if s.state_version > 9))
+            .collect(),
+        ),
+        (
+            &["TOTAL_MISMATCH"],
+            vec![
+                (0, state(1, Accepted, &["S1"], 0)),
+                (
+                    HOUR,
+                    entry(SystemRole::Erp, "S1", "ACCEPTED", units(49), HOUR),
+                ),
+            ],
+        ),
+        // Two lines, two cents.
+        (
+            &[],
+            vec![
+                (0, state(1, Accepted, &["S1"], 0)),
+                (
+                    HOUR,
+                    entry(
+                        SystemRole::Erp,
+                        "S1",
+                        "ACCEPTED",
+                        Decimal::from_units(499_800),
+                        HOUR,
+                    ),
+                ),
+            ],
+        ),
+        (
+            &["STATUS_MISMATCH"],
+            vec![
+                (0, state(1, Accepted, &["S1"], 0)),
+                (60, state(2, Cancelled, &["S1"], 60)),
+                (HOUR, fine("ACCEPTED", HOUR)),
+            ],
+        ),
+        // The list is from before the order changed: it cannot know.
+        (
+            &[],
+            vec![
+                (0, state(1, Accepted, &["S1"], 0)),
+                (HOUR, fine("ACCEPTED", HOUR)),
+                (2 * HOUR, state(2, Shipped, &["S1"], 2 * HOUR)),
+            ],
+        ),
+        (&["ORPHAN"], vec![(HOUR, fine("ACCEPTED", HOUR))]),
+        (&["MISSING_ORDER"], vec![(HOUR, shop("PLACED", HOUR))]),
+    ]
+}
+
+#[test]
+fn whatever_the_order_repetition_and_lateness_the_same_is_named_in_the_end() {
+    for seed in 0..600 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut worlds = worlds();
+        let pick = random.random_range(0..worlds.len());
+        let (expected, facts) = worlds.swap_remove(pick);
+        // Up to a quarter of an hour is usual; up to three days happens; beyond, it still counts.
+        let most = *[15 * MINUTE, 72 * HOUR, 200 * HOUR]
+            .choose(&mut random)
+            .expect("one");
+        let mut facts: Vec<(i64, Event)> = facts
+            .into_iter()
+            .map(|(when, event)| (when + random.random_range(0..most), event))
+            .collect();
+        let again = twice(&facts, &mut random);
+        facts.extend(again);
+        let mut recon = driven();
+        deliver(&mut recon, facts);
+        recon.pass(hours(1));
+        assert_eq!(recon.codes(), expected, "seed {seed}, world {pick}");
+        assert!(recon.refused.is_empty(), "seed {seed}");
+        assert!(!recon.outcomes.contains(&Outcome::Buffered), "seed {seed}");
+        let tried = corrections(&recon);
+        assert!(
+            tried.len() <= 6,
+            "seed {seed}: corrections end: {}",
+            tried.len()
+        );
+        for c in tried {
+            match c.kind {
+                CorrectionKind::ReplayOrder => assert_eq!(c.order_id.as_deref(), Some(ORDER)),
+                CorrectionKind::CancelDuplicate => {
+                    assert_eq!(
+                        c.external_id.as_deref(),
+                        Some("S2"),
+                        "seed {seed}: the newest"
+                    );
+                }
+                other => panic!("seed {seed}: {other}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_erp_does_not_have_is_told_again_three_times_and_found_when_it_comes() {
+    let mut recon = driven();
+    recon.one(state(1, OrderStatus::Placed, &[], 0));
+    recon.pass(Duration::from_secs(14 * 60));
+    assert!(recon.codes().is_empty(), "an acceptance may be on its way");
+    recon.pass(hours(10));
+    assert_eq!(recon.codes(), ["MISSING_IN_ERP"]);
+    let attempts: Vec<i32> = corrections(&recon).iter().map(|c| c.attempt).collect();
+    assert_eq!(attempts, [1, 2, 3], "then a person looks");
+    recon.one(state(2, OrderStatus::Accepted, &["S1"], HOUR));
+    assert!(recon.codes().is_empty(), "the late fact closes it");
+}
+
+#[test]
+fn an_order_that_left_is_not_the_one_to_cancel() {
+    let mut recon = driven();
+    let facts = vec![
+        (0, state(1, OrderStatus::Shipped, &["S1"], 0)),
+        (
+            HOUR,
+            entry(SystemRole::Erp, "S1", "ACCEPTED", units(50), HOUR),
+        ),
+        (
+            HOUR,
+            entry(SystemRole::Erp, "S2", "SHIPPED", units(50), HOUR),
+        ),
+    ];
+    deliver(&mut recon, facts);
+    recon.pass(hours(1));
+    let cancelled: Vec<Option<Text>> = corrections(&recon)
+        .into_iter()
+        .map(|c| c.external_id)
+        .collect();
+    assert_eq!(cancelled.first(), Some(&Some("S1".into())));
+    assert!(cancelled.iter().all(|c| c.as_deref() == Some("S1")));
+}
+
+#[test]
+fn what_no_order_can_be_is_refused_with_its_code_and_touches_nothing() {
+    let mut recon = driven();
+    let bytes = recon.state.0.clone();
+    let of = |change: &dyn Fn(&mut OrderState)| {
+        let Event::OrderState(mut e) = state(1, OrderStatus::Placed, &[], 0) else {
+            unreachable!()
+        };
+        change(&mut e);
+        Event::from(e)
+    };
+    recon.one(of(&|e| e.order_id = "other".into()));
+    recon.one(of(&|e| e.currency = "XYZ".into()));
+    recon.one(of(&|e| e.status = OrderStatus::Unknown));
+    recon.one(count_of_two());
+    assert_eq!(
+        recon.refused,
+        [
+            Code::WrongKey,
+            Code::UnknownReference,
+            Code::UnknownSymbol,
+            Code::DataQuality
+        ]
+    );
+    assert_eq!(recon.state.0, bytes);
+}
+
+fn count_of_two() -> Event {
+    let Event::ReconManifest(mut e) = entry(SystemRole::Erp, "S1", "ACCEPTED", units(1), 0) else {
+        unreachable!()
+    };
+    e.entries.push(ManifestEntry::default());
+    e.into()
+}
+
+fn chunk(manifest: &str, chunk: i32, chunks: i32, orders: &[&str], total: i64) -> Event {
+    ReconManifest {
+        meta: meta(
+            "erp/main",
+            "ReconManifest",
+            &format!("{manifest}/{chunk}"),
+            0,
+        ),
+        manifest_id: manifest.into(),
+        entity_type: "order".into(),
+        role: SystemRole::Erp,
+        chunk,
+        chunks,
+        entries: orders
+            .iter()
+            .map(|order| ManifestEntry {
+                entity_key: (*order).into(),
+                amount: Some(units(10)),
+                ..ManifestEntry::default()
+            })
+            .collect(),
+        total_count: total,
+        total_amount: Some(units(10 * total)),
+        ..ReconManifest::default()
+    }
+    .into()
+}
+
+#[test]
+fn each_entry_goes_to_its_order_once_and_a_list_that_is_not_whole_is_named() {
+    for seed in 0..200 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut chunks = vec![
+            chunk("m1", 0, 3, &["a", "b"], 4),
+            chunk("m1", 1, 3, &["c"], 4),
+            chunk("m1", 2, 3, &["d"], 4),
+            chunk("m2", 0, 1, &["e"], 1),
+        ];
+        let missing = random
+            .random_bool(0.5)
+            .then(|| chunks.remove(random.random_range(0..3)));
+        let mut facts = chunks.clone();
+        facts.extend(chunks.iter().filter(|_| random.random_bool(0.5)).cloned());
+        facts.shuffle(&mut random);
+        let mut split = Driven::at(ManifestSplit::new(), "erp/main|order", at(0));
+        for fact in facts {
+            split.one(fact);
+            split.pass(Duration::from_secs(random.random_range(0..120)));
+        }
+        split.pass(hours(1));
+        let expected: &[&str] = if missing.is_some() {
+            &["MANIFEST_INCOMPLETE"]
+        } else {
+            &[]
+        };
+        assert_eq!(split.codes(), expected, "seed {seed}");
+        if let Some(late) = missing {
+            split.one(late);
+            assert!(split.codes().is_empty(), "seed {seed}: whole at last");
+        }
+        let mut told: Vec<String> = split
+            .said
+            .iter()
+            .filter_map(|e| match e {
+                Event::ReconManifest(m) => Some(m.entries[0].entity_key.to_string()),
+                _ => None,
+            })
+            .collect();
+        told.sort();
+        assert_eq!(told, ["a", "b", "c", "d", "e"], "seed {seed}");
+    }
+}
