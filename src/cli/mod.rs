@@ -5,6 +5,7 @@
 mod connect;
 mod connectors;
 mod demo;
+mod exceptions;
 mod explain;
 mod registry;
 mod run;
@@ -34,6 +35,7 @@ enum Command {
     Verify(verify::Args),
     /// Tells why a number is what it is, from the log alone.
     Explain(explain::Args),
+    Exceptions(exceptions::Args),
     /// Lists, describes and checks connectors.
     Connectors(connectors::Args),
     Topics(topics::Args),
@@ -59,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Verify(args) => verify::run(&args),
         Command::Explain(args) => explain::run(args),
+        Command::Exceptions(args) => exceptions::run(&args),
         Command::Connectors(args) => connectors::run(&args),
         Command::Topics(args) => topics::run(args),
         Command::Schemas(args) => schemas::run(args),

@@ -167,7 +167,7 @@ pub fn codec(log: &Arc<dyn Log>) -> Codec {
 }
 
 /// What is older than a topic keeps is dropped.
-fn now_ms() -> i64 {
+pub fn now_ms() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.expect("after 1970").as_millis() as i64
 }

@@ -181,6 +181,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
         "verify",
         &["contract", "pipeline", "codec", "log", "runtime"],
     ),
+    ("cases", &["domain", "contract", "pipeline", "codec", "log"]),
     (
         "explain",
         &[
