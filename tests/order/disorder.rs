@@ -26,7 +26,13 @@ fn send(order: &mut Driven, facts: &[Event], random: &mut StdRng) {
 /// Nothing is left open: no exception, no record without its end.
 fn at_rest(order: &mut Driven, seed: u64) {
     order.pass(Duration::from_secs(16 * 60));
-    assert_eq!(order.open(), [""; 0], "seed {seed}");
+    // What a node did not find and nobody else supplies is rightly named.
+    let open: Vec<String> = order
+        .open()
+        .into_iter()
+        .filter(|c| c != "SHORT_PICK")
+        .collect();
+    assert_eq!(open, [""; 0], "seed {seed}");
     let waits = |o: &&Outcome| matches!(o, Outcome::Buffered | Outcome::Parked);
     let waiting = order.outcomes.iter().filter(waits).count();
     let ended = order
@@ -90,6 +96,7 @@ fn facts_that_come_late_are_named_until_they_are_there() {
                 "ILLEGAL_TRANSITION",
                 "SHIPPED_AFTER_CANCEL",
                 "OVER_SHIPPED",
+                "SHORT_PICK",
             ];
             assert!(
                 order

@@ -179,6 +179,12 @@ fn what_a_node_does_not_find_is_open_again_while_its_claim_stands() {
     order.send(vec![short.into()]);
     let line = &order.last().lines[0];
     assert_eq!((line.picked, line.open, line.reserved), (q(2), q(1), q(0)));
+    order.pass(Duration::from_secs(10 * 60));
+    assert!(order.open().is_empty(), "another node may have it");
+    order.pass(Duration::from_secs(6 * 60));
+    assert_eq!(order.open(), ["SHORT_PICK"]);
+    order.send(vec![held(2, "1", 1, 1)]);
+    assert_eq!(order.open(), [""; 0], "another node has it");
 }
 
 #[test]

@@ -58,6 +58,8 @@ pub struct LineState {
     gone: Decimal,
     /// Units that left although they were cancelled.
     gone_cancelled: Decimal,
+    /// Units that a node did not find, and nobody else supplies.
+    short: Decimal,
 }
 
 impl LineState {
@@ -97,6 +99,7 @@ pub struct View {
 #[derive(Clone, Copy, Debug, Default)]
 struct Sums {
     at_node: Decimal,
+    short: Decimal,
     picked: Decimal,
     ready: Decimal,
     gone: Decimal,
@@ -165,6 +168,7 @@ impl Order {
                 let at = counters(shipment.status, counted, line);
                 let sum = sums.entry(&line.line).or_default();
                 sum.at_node += at.at_node;
+                sum.short += at.short;
                 sum.picked += at.picked;
                 sum.ready += at.ready;
                 sum.gone += at.gone;
@@ -428,6 +432,7 @@ fn line_state(line: &Line, sums: Sums, cancelled: Decimal) -> LineState {
         ready: sums.ready.min(buckets.of(Bucket::Picked)),
         gone,
         gone_cancelled: (gone_cancelled - sums.returned).or_zero(),
+        short: sums.short.min(buckets.of(Bucket::Open)),
     }
 }
 
@@ -451,6 +456,10 @@ fn counters(status: ShipmentStatus, counted: bool, line: &ShipmentLine) -> Sums 
     let picked = (line.picked - gone).or_zero().min(at_node);
     Sums {
         at_node,
+        short: match status {
+            ShipmentStatus::Cancelled => Decimal::ZERO,
+            _ => line.short,
+        },
         picked,
         ready: match status {
             ShipmentStatus::ReadyForPickup => picked,
@@ -510,6 +519,22 @@ fn contradictions_of(line: &LineState, found: &mut Vec<Finding>) {
         format!("{} of {} left", line.gone, line.sku),
         over - line.returned,
         &["open a return", "invoice the rest"],
+    );
+    add(
+        "SHORT_PICK",
+        Severity::High,
+        format!("line {}: what was claimed is found", line.id),
+        format!(
+            "{} of {} were not, and nobody else has them",
+            line.short, line.sku
+        ),
+        line.short,
+        &[
+            "send it from another store",
+            "ship it to the customer",
+            "cancel it",
+            "count",
+        ],
     );
     let unsent = line.returned - line.gone;
     add(
