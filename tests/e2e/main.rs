@@ -7,6 +7,9 @@ mod facts;
 #[path = "../support/kafka.rs"]
 mod kafka;
 mod kill;
+#[path = "../support/oracle.rs"]
+mod oracle;
+mod orders;
 mod outage;
 mod poison;
 #[path = "../support/registry.rs"]

@@ -41,7 +41,9 @@ fn an_instance_of_the_same_name_on_another_host_takes_over_and_nothing_is_done_t
 /// Each kind of defect that the oracle looks for, put into the log by hand.
 fn defects_are_seen_by_the_oracle(kafka: &Kafka, log: &Arc<dyn Log>, distinct: i64) {
     let said = |words: &str, distinct: i64| {
-        let output = oracle(kafka, distinct);
+        let Some(output) = oracle(kafka, distinct) else {
+            return;
+        };
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert_eq!(output.status.code(), Some(1), "{words}: {text}");
         assert!(text.contains(words), "{words}: {text}");
@@ -60,7 +62,7 @@ fn defects_are_seen_by_the_oracle(kafka: &Kafka, log: &Arc<dyn Log>, distinct: i
         Some(key.as_bytes()),
         record.value.as_deref(),
     );
-    said("version", distinct);
+    said("levelVersion of", distinct);
     // A unit lost.
     level.level_version += 1;
     level.sellable += Decimal::ONE;
@@ -69,7 +71,7 @@ fn defects_are_seen_by_the_oracle(kafka: &Kafka, log: &Arc<dyn Log>, distinct: i
         .encode(topic::STOCK_LEVEL, &level.into(), &mut value)
         .expect("encoded");
     send_raw(log, topic::STOCK_LEVEL, Some(key.as_bytes()), Some(&value));
-    said("the facts give", distinct);
+    said("its facts give", distinct);
     // A record booked twice.
     let mut booked = None;
     crossdock::verify::read_topic(log.as_ref(), topic::OPS_DISPOSITION, |record| {
@@ -83,5 +85,5 @@ fn defects_are_seen_by_the_oracle(kafka: &Kafka, log: &Arc<dyn Log>, distinct: i
         booked.key.as_deref(),
         booked.value.as_deref(),
     );
-    said("settled twice", distinct);
+    said("settled a record 2 times", distinct);
 }
