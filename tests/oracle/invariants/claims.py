@@ -131,9 +131,9 @@ def balance(world, out):
     reservations = claims.by_reservation(world)
     if not reservations:
         return out.lacks("no reservations in the log")
-    shipped, parcels = _shipped(world)
+    parcels = _parcels(world, reservations)
     for (identity, key), events in sorted(reservations.items()):
-        _life(world, out, identity, key, events, shipped.get((identity, key), ZERO), parcels.get((identity, key), []))
+        _life(world, out, identity, key, events, parcels[identity, key], parcels[None, key])
     out.saw("reservations", len(reservations))
     _commands(world, out, reservations)
     _levels(world, out)
@@ -145,20 +145,30 @@ def balance(world, out):
     out.saw("closed orders", len(closed))
 
 
-def _shipped(world):
-    """Units that left the shelf for each claim, by the facts."""
-    shipped, parcels = defaultdict(lambda: ZERO), defaultdict(list)
+def _parcels(world, reservations):
+    """What left the shelf for each claim, by the facts. Goods that name their order and no claim leave for
+    the claim of its line there; where a line has several, nobody outside knows for which."""
+    lines = defaultdict(list)
+    for (identity, key), events in reservations.items():
+        lines[events[0]["orderId"], events[0]["orderLineId"], key].append(identity)
+    lines = {line: identities[0] for line, identities in lines.items() if len(identities) == 1}
+    parcels = defaultdict(list)
     for key, position in facts.positions(world).items():
         trusted = facts.trusted_epoch(position)
         for event in facts.distinct(position.changes):
-            left = event["reservationId"] and event["fromState"] == "SELLABLE" and facts.place(event)[0] <= trusted
-            if left:
-                shipped[event["reservationId"], key] += event["qty"]
-                parcels[event["reservationId"], key].append(event.record)
-    return shipped, parcels
+            if event["fromState"] != "SELLABLE" or facts.place(event)[0] > trusted:
+                continue
+            if event["reservationId"]:
+                parcels[event["reservationId"], key].append(event)
+            elif event["toState"] == "CUSTOMER":
+                identity = lines.get((event["orderId"], event["orderLineId"], key))
+                parcels[identity, key].append(event)
+    return parcels
 
 
-def _life(world, out, identity, key, events, shipped, parcels):
+def _life(world, out, identity, key, events, parcels, unnamed):
+    shipped = sum((parcel["qty"] for parcel in parcels), ZERO)
+    parcels = [parcel.record for parcel in parcels]
     before = None
     for event in events:
         status = before["status"] if before else None
@@ -176,7 +186,7 @@ def _life(world, out, identity, key, events, shipped, parcels):
         before = event
     last = events[-1]
     due = min(shipped, last["qtyRequested"])
-    if last["qtyConsumed"] > shipped:
+    if last["qtyConsumed"] > shipped and not unnamed:
         out.broken(f"reservation {identity} consumed {last['qtyConsumed']} of {key}, {shipped} left the shelf for it", last.record, *parcels)
     elif last["status"] in claims.ACTIVE | {"CONSUMED"} and last["qtyConsumed"] < due:
         out.broken(f"reservation {identity} consumed {last['qtyConsumed']} of {key}, {shipped} left the shelf for it", last.record, *parcels)
