@@ -42,7 +42,7 @@ fn orders_and_their_money_come_through_kills() {
 
     let names: Vec<&str> = processors::ALL.iter().map(|p| p.descriptor.name).collect();
     let start = |instance: &str| {
-        let arguments = [&["run"], &names[..], &["--session-timeout-ms", SESSION]].concat();
+        let arguments = [&["run"][..], &names, &["--session-timeout-ms", SESSION]].concat();
         Worker::start(&kafka.bootstrap, folder.path(), instance, &arguments)
     };
     let mut workers = [start("one"), start("two")];

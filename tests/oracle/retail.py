@@ -82,6 +82,7 @@ class Order:
 class Retailer:
     def __init__(self, orders=24, seed=1, begin=BEGIN, step=HOUR):
         self.random, self.begin, self.step = random.Random(seed), begin, step
+        self.count_of_orders = orders
         self.facts, self.positions, self.unpaid_orders = [], {}, []
         self.skus = [f"SKU-{n}" for n in range(1, 7)]
         self._opening()
@@ -143,7 +144,7 @@ class Retailer:
                 "eligibleLocations": [WAREHOUSE, STORE], "unit": None, "defaultBuffer": q(1 if channel == "app" else 0)})
         for n, sku in enumerate(self.skus):
             for location in (WAREHOUSE, STORE):
-                self.move(1, f"in-{sku}-{location}", sku, location, ("SUPPLIER", "SELLABLE"), 60 + 7 * n, "RECEIPT")
+                self.move(1, f"in-{sku}-{location}", sku, location, ("SUPPLIER", "SELLABLE"), 20 + 7 * n + 2 * self.count_of_orders, "RECEIPT")
             policy = {"sku": sku, "locationId": WAREHOUSE, "policyVersion": 1, "safetyStock": q(2), "oversell": "BLOCK",
                       "allocations": [{"channelId": "app", "hardQty": q(5), "sharePct": None, "buffer": None}] if n % 2 else [],
                       "backorderLimit": None}
