@@ -7,6 +7,7 @@ from decimal import Decimal
 import invariants
 import orders
 from ledgers import Entry
+from log import Record
 from world import World, natural_id
 
 ONE = Decimal(1)
@@ -57,6 +58,13 @@ class Spoiler:
         if "meta" not in fields and fields:
             value["meta"] = event.meta | {"eventId": natural_id("defect", event.id)}
         self._put(record.copy(offset=offset, value=self._encode(event, value), key=key or record.key))
+
+    def put(self, topic, key, contract, event, like):
+        """A record that was never there, with the meta of another event."""
+        number = self.world.schemas.id_of(contract)
+        offset = 1 + max((o for t, p, o in self.records if (t, p) == (topic, 0)), default=-1)
+        value = self.world.schemas.encode(number, {"meta": like.meta, **event})
+        self._put(Record(topic, 0, offset, key.encode(), value))
 
     def _encode(self, event, value):
         number = int.from_bytes(event.record.value[1:5], "big")
@@ -319,6 +327,15 @@ def one_fault_makes_two_cases(s):
     s.add(event, exceptionId=natural_id(event["code"], event["orderId"], "another"), key=b"another")
 
 
+def a_correction_touches_the_authority(s):
+    fact = s.last(CHANGE, lambda e: e["reason"] == "RECEIPT")
+    case = natural_id("STOCK_DRIFT", fact.key, "")
+    s.put("retail.recon.correction.v1", fact.key, "retail.ops.v1.Correction", {
+        "correctionId": natural_id(case, "1"), "kind": "SET_STOCK", "target": fact.meta["source"], "entityKey": fact.key, "orderId": None,
+        "sku": fact["sku"], "locationId": fact["locationId"], "externalId": None, "shows": fact["qty"], "should": ONE, "attempt": 1,
+        "exceptionId": case, "reason": None}, like=fact)
+
+
 def a_payout_line_is_booked_twice(s):
     event = s.last(POSTING, lambda e: e["payoutId"] and any(x["account"] == "PSP_CLEARING" for x in e["entries"]))
     s.add(event, postingId=natural_id("again", event["postingId"]), sequence=event["sequence"] + 1)
@@ -376,7 +393,7 @@ ALL = [Defect(rule, number) for number, rules in {
     11: [a_credit_note_is_missing, a_return_is_not_back_on_the_shelf, the_case_of_a_return_is_lost],
     12: [a_channel_is_promised_too_much, a_publication_is_stale, an_order_shows_money_that_never_came, an_order_shows_another_status],
     13: [a_storefront_shows_what_was],
-    14: [the_case_of_a_return_is_lost, one_fault_makes_two_cases],
+    14: [the_case_of_a_return_is_lost, one_fault_makes_two_cases, a_correction_touches_the_authority],
     15: [a_payout_line_is_booked_twice, a_posting_does_not_balance, a_payout_lacks_a_line, a_capture_is_not_booked],
     16: [a_person_is_named_in_an_order, a_person_is_named_in_a_dead_letter],
 }.items() for rule in rules]

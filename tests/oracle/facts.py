@@ -7,6 +7,7 @@ from decimal import Decimal
 from world import ZERO, MINUTE, key_of
 
 CHANGE, SNAPSHOT, POLICY = "retail.stock.change.v1", "retail.stock.snapshot.v1", "retail.stock.policy.v1"
+AUTHORITY = "retail.stock.authority.v1"
 BUCKETS = {"SELLABLE": "sellable", "DAMAGED": "damaged", "QUALITY_HOLD": "qualityHold", "IN_TRANSIT": "inTransitIn"}
 SKEW = 5 * MINUTE
 
@@ -90,18 +91,28 @@ def rebases(event):
     return event.meta["origin"] != "RECONCILIATION" and known
 
 
+def declared(world):
+    """The one system whose facts count, of each location for which that is declared."""
+    newest = {}
+    for event in world.events(AUTHORITY):
+        known = newest.get(event["locationId"])
+        if known is None or event["authorityVersion"] > known["authorityVersion"]:
+            newest[event["locationId"]] = event
+    return {location: event["source"] for location, event in newest.items() if event["source"]}
+
+
 def positions(world):
-    """Facts of each position, those of its authority alone: the source of its first fact."""
-    found = defaultdict(Position)
+    """Facts of each position, those of its authority alone: the declared one, else the source of its first fact."""
+    found, authorities = defaultdict(Position), declared(world)
     for event in sorted(world.events(CHANGE), key=lambda e: e.at):
         if change_is_good(event):
             at = found[event.key]
-            at.source = at.source or event.meta["source"]
+            at.source = at.source or authorities.get(event["locationId"]) or event.meta["source"]
             at.changes.append(event)
     for event in sorted(world.events(SNAPSHOT), key=lambda e: e.at):
         if snapshot_is_good(event) and rebases(event):
             at = found[event.key]
-            at.source = at.source or event.meta["source"]
+            at.source = at.source or authorities.get(event["locationId"]) or event.meta["source"]
             at.snapshots.append(event)
     for position in found.values():
         position.changes = [e for e in position.changes if e.meta["source"] == position.source]

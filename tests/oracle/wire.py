@@ -69,7 +69,10 @@ class Schemas:
 
     def id_of(self, name):
         """The newest id of a contract that is known."""
-        return max(number for number, schema in self.by_id.items() if schema.name == name)
+        known = [number for number, schema in self.by_id.items() if schema.name == name]
+        if not known:
+            raise KeyError(f"no schema of {name} is registered")
+        return max(known)
 
     def decode(self, value):
         """The contract's name and the event."""

@@ -1,11 +1,18 @@
-"""14: what was done wrong on purpose is one open case each, and nothing else is."""
+"""14: what was done wrong on purpose is one case each, and nothing else is; what puts it right comes to an end and never
+touches the authority."""
 from collections import defaultdict
 
+import facts
+from world import key_of
+
+CORRECTION = "retail.recon.correction.v1"
+TRIES_MAX = 3
 CLOSED = {"RESOLVED", "COMPENSATED", "ACCEPTED"}
 
 
 def judge(world, out):
     _single(world, out)
+    _corrections(world, out)
     faults = [e for e in world.ledgers.get("faults", ()) if e.kind == "fault"]
     if not world.ledgers:
         return out.lacks("no ledger of what was done wrong on purpose")
@@ -41,3 +48,24 @@ def _single(world, out):
             out.broken(f"{event['code']} of {' '.join(e for e in entity if e)} has two cases, {found[name]['exceptionId']} and {identity}", found[name].record, event.record)
         found.setdefault(name, event)
     out.saw("cases", len(world.exceptions))
+
+
+def _corrections(world, out):
+    """A mirror is put right, never who is right; and not for ever."""
+    corrections = world.events(CORRECTION)
+    positions = facts.positions(world) if corrections else {}
+    tries, seen = defaultdict(list), {}
+    for event in corrections:
+        if event["correctionId"] in seen:
+            out.broken(f"correction {event['correctionId']} was asked for twice", seen[event["correctionId"]].record, event.record)
+        seen[event["correctionId"]] = event
+        if event["attempt"]:
+            tries[event["exceptionId"]].append(event)
+        position = positions.get(key_of(event["sku"] or "", event["locationId"] or ""))
+        if event["kind"] == "SET_STOCK" and position and event["target"] == position.source:
+            out.broken(f"{event['target']} is to be corrected to {event['should']} of {event['sku']} at {event['locationId']}, and it is the authority there",
+                       event.record, position.changes[0].record if position.changes else position.snapshots[0].record)
+    for case, events in tries.items():
+        if len(events) > TRIES_MAX:
+            out.broken(f"case {case} was tried to be put right {len(events)} times", *(e.record for e in events))
+    out.saw("corrections", len(corrections))
