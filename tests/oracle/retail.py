@@ -7,6 +7,7 @@ come twice and all of them shuffled.
 import json
 import random
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from decimal import Decimal
 
 from world import HOUR, key_of, natural_id
@@ -352,10 +353,10 @@ class Retailer:
     def write_ledgers(self, folder):
         """As LEDGERS.md says; what sinks tell the systems is not part of it."""
         folder.mkdir(parents=True, exist_ok=True)
-        books = {}
+        books, time = {}, datetime.fromtimestamp(self.begin / 1_000_000, timezone.utc).isoformat(timespec="microseconds")
 
         def note(system, kind, **fields):
-            books.setdefault(system, []).append({"time": "2023-11-14T22:13:20.000000Z", "system": system, "kind": kind, **fields})
+            books.setdefault(system, []).append({"time": time, "system": system, "kind": kind, **fields})
 
         for order in self.orders:
             lines = [{"line": l.name, "sku": l.sku, "quantity": str(l.qty), "price": str(l.price), "total": str(l.gross)} for l in order.lines]

@@ -14,6 +14,9 @@ from wire import Schemas
 NAMESPACE = uuid.UUID("6f1d3c52-0b7e-5a44-9c1e-7d20c055d0c8")
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE
+# Facts may be late by so much; what they would contradict is judged then, and its readers wait a little longer.
+HORIZON = 72 * HOUR
+GRACE = 30 * MINUTE
 ZERO = Decimal(0)
 
 
@@ -125,6 +128,19 @@ class World:
             for event in self.events(topic):
                 latest = max(latest, event.meta["recordedAt"])
         return latest
+
+    @cached_property
+    def refused(self):
+        """Keys of what was dead-lettered, and the names under which sources had it."""
+        names = set()
+        for topic in self.by_topic:
+            if topic.startswith("retail.rt.") and topic.endswith(".dlq.v1"):
+                for event in self.events(topic):
+                    if event["key"] is not None:
+                        names.add(event["key"].decode("utf-8", "replace"))
+                    if event["sourceOrigin"]:
+                        names.add(event["sourceOrigin"]["item"])
+        return names
 
     @cached_property
     def exceptions(self):

@@ -1,9 +1,10 @@
 """14: what was done wrong on purpose is one case each, and nothing else is; what puts it right comes to an end and never
 touches the authority."""
 from collections import defaultdict
+from datetime import datetime, timedelta, timezone
 
 import facts
-from world import key_of
+from world import GRACE, HORIZON, key_of
 
 CORRECTION = "retail.recon.correction.v1"
 TRIES_MAX = 3
@@ -24,6 +25,9 @@ def judge(world, out):
         found = [e for e in world.exceptions.values() if e["code"] == code
                  and (order is None or e["orderId"] == order) and (sku is None or e["sku"] in (sku, None))
                  and (location is None or e["locationId"] in (location, None))]
+        if not found and _micros(entries[0]["time"]) + HORIZON + GRACE > world.now:
+            out.lacks("faults that may still be borne")
+            continue
         about = " ".join(str(each) for each in (order, sku, location) if each)
         if len(found) != 1 and not (order is None and sku is None and found):
             out.broken(f"{code} was to be told of {about or 'a fault'} once, {len(found)} cases were opened", entries[0], *(e.record for e in found))
@@ -34,6 +38,10 @@ def judge(world, out):
             fault = next(f for f in faults if f["order"] == event["orderId"])
             out.broken(f"{event['code']} is open for order {event['orderId']}, whose fault was to be borne", event.record, fault)
     out.saw("faults that are to be borne", len(harmless))
+
+
+def _micros(time):
+    return (datetime.fromisoformat(time) - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
 
 
 def _single(world, out):

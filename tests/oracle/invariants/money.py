@@ -2,7 +2,7 @@
 from collections import defaultdict
 
 import orders
-from world import ZERO, natural_id
+from world import GRACE, HORIZON, ZERO, natural_id
 
 SETTLEMENT, PAYOUT, POSTING = "retail.settlement.event.v1", "retail.settlement.payout.v1", "retail.ledger.posting.v1"
 WILL_PAY = {"APPROVED", "SUBMITTED", "OUTCOME_UNKNOWN", "COMPLETED"}
@@ -145,6 +145,10 @@ def books(world, out):
         out.lacks("no postings in the log")
 
 
+def _is_late(world, events):
+    return max(e.meta["recordedAt"] for e in events) + HORIZON + GRACE > world.now
+
+
 def _lines(world):
     found = {}
     for topic in (SETTLEMENT, PAYOUT):
@@ -177,6 +181,9 @@ def _payouts(world, out):
         control = [e for e in events if e["kind"] == "PAYOUT_CONTROL"]
         bank = [e for e in events if e["kind"] == "BANK_CREDIT"]
         told = _case_of(world, payout, f"{psp}|{payout}")
+        if _is_late(world, events):
+            out.lacks("payouts of which facts may still come")
+            told = True
         net = sum((e["net"] for e in lines), ZERO)
         for event in lines:
             if event["net"] != event["gross"] - event["fee"] and not told:
@@ -221,8 +228,13 @@ def _postings(world, out):
 
 
 def _residuals(world, out, balances, made):
-    closed = {e["orderId"] for e in world.latest(orders.STATE).values() if e["closed"]}
-    settled = {payout for (_, payout), events in _lines(world).items() if {"PAYOUT_CONTROL", "BANK_CREDIT"} <= {e["kind"] for e in events}}
+    closed = {e["orderId"]: e for e in world.latest(orders.STATE).values() if e["closed"]}
+    young = {order for order, e in closed.items() if e.meta["recordedAt"] + GRACE > world.now}
+    closed = closed.keys() - young
+    if young:
+        out.lacks("orders that have just been closed")
+    settled = {payout for (_, payout), events in _lines(world).items()
+               if {"PAYOUT_CONTROL", "BANK_CREDIT"} <= {e["kind"] for e in events} and not _is_late(world, events)}
     for ((kind, name), account, currency), amount in sorted(balances.items()):
         if amount == 0:
             continue

@@ -111,7 +111,7 @@ def _ledger(out, ledger, states, accepted):
 
 
 def known(world, out):
-    """10. Every order of a storefront is in state, under the one id that it can have."""
+    """10. Every order of a storefront is in state, under the one id that it can have, or openly refused."""
     states = world.latest(orders.STATE)
     for event in world.events(orders.LIFECYCLE):
         if event.contract != world.contracts[orders.LIFECYCLE] or event["type"] != "PLACED" or not event["order"]:
@@ -120,7 +120,7 @@ def known(world, out):
         own = natural_id(event.meta["tenantId"], placed["channelId"], placed["channelOrderId"])
         if event["orderId"] != own:
             out.broken(f"order {placed['channelOrderId']} of {placed['channelId']} has the id {event['orderId']}, its own is {own}", event.record)
-        elif states and own not in states:
+        elif states and own not in states and own not in world.refused:
             out.broken(f"order {own} was placed and has no state", event.record)
         out.saw("placed orders")
     if not states and world.has(orders.LIFECYCLE):
@@ -135,6 +135,6 @@ def known(world, out):
     for name, entries in fronts.items():
         for entry in entries:
             if entry.kind == "order":
-                if entry["order"] not in states:
+                if entry["order"] not in states and not {entry["order"], entry["number"]} & world.refused:
                     out.broken(f"{name} has taken order {entry['number']}, which has no state", entry)
                 out.saw("orders in storefronts")

@@ -46,7 +46,7 @@ def _partition(world, out, reader, records, said):
     main = defaultdict(list)  # outcomes of a record's main effect, in the order in which they were booked
     effects = defaultdict(list)
     covered = Counter()
-    for event in sorted(said, key=lambda e: e["meta"]["recordedAt"]):
+    for event in said:
         first, last, count = event["firstOffset"], event["lastOffset"], event["count"]
         named = defaultdict(list)  # what waited may have ended within the same transaction
         for settled in event["others"]:

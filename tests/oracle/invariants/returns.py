@@ -5,13 +5,10 @@ from decimal import Decimal
 
 import facts
 import orders
-from world import HOUR, MINUTE, ZERO
+from world import GRACE, HORIZON, ZERO
 
 from .money import cases
 
-HORIZON = 72 * HOUR
-# What is judged late enough may have been heard of just now: a reader may wait a little longer.
-GRACE = 30 * MINUTE
 CODES = ("RETURN_WITHOUT_REFUND", "REFUND_WITHOUT_RETURN", "NOT_RESTOCKED", "CREDIT_NOTE_MISSING", "TAX_MISMATCH", "DUPLICATE_REFUND")
 MINOR = {"JPY": Decimal(1), "KRW": Decimal(1), "KWD": Decimal("0.001"), "BHD": Decimal("0.001")}  # else a hundredth
 
