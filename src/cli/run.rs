@@ -272,7 +272,7 @@ fn start(chosen: Chosen, ports: &Ports, tasks: u32, service: &mut Service) -> an
     }
     if connector.source().is_some() {
         let mut written = written(catalogue, &name, emits);
-        written.push(topic::SOURCE_CURSOR.to_owned());
+        written.extend([topic::SOURCE_CURSOR, topic::OPS_HEARTBEAT].map(str::to_owned));
         if descriptor.inbox {
             written.push(catalogue.inbox_topic(&name));
         }

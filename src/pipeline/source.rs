@@ -69,6 +69,11 @@ pub struct SourceBatch {
 /// the same ids.
 #[async_trait::async_trait]
 pub trait Source: Send {
+    /// The source name that its facts carry, where that is not the connector instance's.
+    fn source_name(&self) -> Option<&str> {
+        None
+    }
+
     /// The parts that can be read independently, possibly by different processes; stable names.
     fn shards(&self) -> Vec<String> {
         vec!["main".to_owned()]

@@ -6,6 +6,7 @@ mod checks;
 mod emitter;
 mod exception_context;
 mod exception_enricher;
+mod feed_watch;
 mod finance;
 mod keyed;
 mod ledger;
@@ -27,6 +28,7 @@ mod stock_recon;
 pub use ats_aggregate::AtsAggregate;
 pub use exception_context::ExceptionContext;
 pub use exception_enricher::ExceptionEnricher;
+pub use feed_watch::FeedWatch;
 pub use ledger::Ledger;
 pub use manifest_split::ManifestSplit;
 pub use order_lifecycle::OrderLifecycle;
@@ -116,6 +118,10 @@ pub const ALL: &[Registered] = &[
     Registered {
         descriptor: &sla_monitor::DESCRIPTOR,
         make: || Box::new(SlaMonitor::new()),
+    },
+    Registered {
+        descriptor: &feed_watch::DESCRIPTOR,
+        make: || Box::new(FeedWatch::new()),
     },
 ];
 

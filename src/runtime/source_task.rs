@@ -14,16 +14,18 @@ use super::inbox::LogInbox;
 use super::outbox::{Failed, Outbox};
 use super::settings::{Membership, TaskSettings};
 use crate::codec::Codec;
-use crate::contract::event::{Cursor as CursorEvent, Event, Text};
+use crate::contract::event::{
+    Cursor as CursorEvent, Event, EventMeta, Origin, PositionKind, SourceHeartbeat, Text,
+};
 use crate::contract::{Catalogue, topic};
-use crate::domain::{Timestamp, compound_key};
+use crate::domain::{Timestamp, compound_key, event_id};
 use crate::log::{
     Assignment, Consumer, GroupGeneration, GroupSpec, Isolation, Log, Offset, Offsets, Producer,
     ProducerSpec, Reader, TopicPartition, partition_for,
 };
 use crate::pipeline::{
-    Clock, Code, Cursor, Fault, Record, Source, SourceBatch, SourceOrigin, SourceReject, Stage,
-    Verdict,
+    Clock, Code, Cursor, Fault, Record, Source, SourceBatch, SourceOrigin, SourceRecord,
+    SourceReject, Stage, Verdict,
 };
 use crate::telemetry::{Committed, Telemetry};
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +52,8 @@ pub struct SourceTask {
     /// A transaction's end is not known: only a new producer settles it, and only the log tells.
     unsettled: bool,
     turn: usize,
+    /// When each shard was last said to be heard of.
+    beats: BTreeMap<Text, Timestamp>,
 }
 
 /// The cursors of one owned partition of the cursor topic.
@@ -60,6 +64,8 @@ enum Cursors {
     Known(i64),
 }
 
+/// How often a source that can be read is said to be heard of.
+const BEAT_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a step waits for cursors.
 const READ_WAIT: Duration = Duration::from_millis(50);
 
@@ -120,6 +126,7 @@ impl SourceTask {
             acknowledged: BTreeSet::new(),
             unsettled: false,
             turn: 0,
+            beats: BTreeMap::new(),
         })
     }
 
@@ -188,12 +195,22 @@ impl SourceTask {
             let key = self.cursor_key(shard);
             self.acknowledge(shard, &key).await?;
             let generation = self.consumer.generation()?;
-            let batch = self.source.poll(shard, self.cursors.get(&key)).await?;
+            let mut batch = self.source.poll(shard, self.cursors.get(&key)).await?;
             more |= batch.more;
             let count = batch.records.len() + batch.rejects.len();
             let moved = self.cursors.get(&key) != Some(&batch.cursor);
-            if count > 0 || moved {
+            let now = self.clock.now();
+            let beat = self.beats.get(&key).map(|at| at.plus(BEAT_INTERVAL));
+            let beats = beat.is_none_or(|due| due <= now);
+            if beats {
+                let beat = self.heartbeat(shard, &batch, now);
+                batch.records.push(beat);
+            }
+            if count > 0 || moved || beats {
                 self.write(shard, &key, &batch, &generation)?;
+                if beats {
+                    self.beats.insert(key.clone(), now);
+                }
                 self.acknowledged.remove(&key);
                 self.cursors.insert(key.clone(), batch.cursor);
                 self.acknowledge(shard, &key).await?;
@@ -205,6 +222,41 @@ impl SourceTask {
         } else {
             Progress::Idle { until: None }
         })
+    }
+
+    /// Says that the source has answered: whoever relies on its facts knows that silence means none.
+    fn heartbeat(&self, shard: &str, batch: &SourceBatch, now: Timestamp) -> SourceRecord {
+        let source = self.source.source_name().unwrap_or(&self.name);
+        let newest = batch.records.iter().map(|r| r.event.meta().occurred_at);
+        let record_id = format!("{shard}@{}", now.0);
+        let event = SourceHeartbeat {
+            meta: EventMeta {
+                event_id: event_id(source, 0, &record_id, "", "SourceHeartbeat"),
+                event_type: "SourceHeartbeat".into(),
+                source: source.into(),
+                source_position: batch.cursor.sequence,
+                position_kind: PositionKind::Sequence,
+                occurred_at: now,
+                tenant_id: "default".into(),
+                correlation_id: record_id.into(),
+                origin: Origin::Source,
+                ..EventMeta::default()
+            },
+            entity_type: "source".into(),
+            scope: shard.into(),
+            watermark_position: batch.cursor.sequence,
+            // What is still to be read may be older than now.
+            watermark_at: match batch.more {
+                true => newest.max().unwrap_or(now),
+                false => now,
+            },
+            emitted_since_last: batch.records.len() as i64,
+        };
+        SourceRecord {
+            topic: topic::OPS_HEARTBEAT,
+            key: compound_key(&[source, shard]),
+            event: event.into(),
+        }
     }
 
     /// Tells the source that its cursor is durable, until it has heard: after a fault or a restart

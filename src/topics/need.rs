@@ -74,6 +74,7 @@ pub fn needs_of_connector(
     }
     if !kind.emits.is_empty() {
         needs.push(Need::of(topic::SOURCE_CURSOR));
+        needs.push(Need::of(topic::OPS_HEARTBEAT));
         needs.extend(kind.emits.iter().copied().map(Need::of));
     }
     if kind.inbox {

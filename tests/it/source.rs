@@ -11,7 +11,7 @@ use crossdock::runtime::{SourceTask, TaskSettings};
 use futures::executor::block_on;
 use rand::prelude::*;
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -212,4 +212,63 @@ fn whatever_fails_at_whatever_moment_every_row_is_written_once_and_acknowledged(
         let letters = world.events("retail.rt.till.dlq.v1");
         assert_eq!(letters.len(), left_out, "seed {seed}");
     }
+}
+
+/// A system without news, which can be away.
+struct Quiet(Arc<AtomicBool>);
+
+#[async_trait::async_trait]
+impl Source for Quiet {
+    fn source_name(&self) -> Option<&str> {
+        Some("erp")
+    }
+    async fn poll(&mut self, _shard: &str, cursor: Option<&Cursor>) -> Result<SourceBatch, Fault> {
+        if self.0.load(Ordering::SeqCst) {
+            let away = Fault::retry(Stage::Read, Code::Unavailable, "it is away");
+            return Err(away);
+        }
+        Ok(SourceBatch {
+            cursor: cursor.cloned().unwrap_or_default(),
+            ..SourceBatch::default()
+        })
+    }
+}
+
+#[test]
+fn a_source_without_news_is_heard_of_every_minute_and_falls_silent_when_it_is_away() {
+    let (world, away) = (World::new(), Arc::new(AtomicBool::new(false)));
+    let mut settings = TaskSettings::new("slot-0", 0);
+    settings.static_membership = false;
+    let mut task = SourceTask::new(
+        SOURCE,
+        Box::new(Quiet(away.clone())),
+        world.port(),
+        world.clock.clone(),
+        world.cold_codec(),
+        Catalogue::compiled(),
+        world.telemetry.clone(),
+        settings,
+    )
+    .expect("a task");
+    let mut live = |seconds: u64| {
+        for _ in 0..seconds {
+            world.advance(Duration::from_secs(1));
+            let _ = block_on(task.step());
+        }
+        world.events(topic::OPS_HEARTBEAT)
+    };
+    let heard = live(301);
+    assert!(
+        (5..=6).contains(&heard.len()),
+        "{} beats in five minutes",
+        heard.len()
+    );
+    let Event::SourceHeartbeat(last) = &heard[heard.len() - 1] else {
+        panic!("not a heartbeat")
+    };
+    assert_eq!((&*last.meta.source, &*last.scope), ("erp", "main"));
+    away.store(true, Ordering::SeqCst);
+    assert_eq!(live(600).len(), heard.len(), "nobody answers");
+    away.store(false, Ordering::SeqCst);
+    assert_eq!(live(2).len(), heard.len() + 1, "it is back");
 }

@@ -8,6 +8,7 @@ mod clocks;
 #[path = "../support/driven.rs"]
 mod driven;
 mod exceptions;
+mod feeds;
 mod orders;
 mod pages;
 mod stock;

@@ -354,6 +354,45 @@ fn facts_of_another_source_than_the_authority_change_nothing() {
 }
 
 #[test]
+fn a_level_is_stale_while_its_authority_is_not_heard_of() {
+    let mut ledger = ledger();
+    ledger.send(KEY, vec![receipt(1, 10)]);
+    let source = sale(2, 1).meta.source;
+    let key = format!("{source}|main");
+    let status = |status| -> Event {
+        FeedStatus {
+            feed_source: source.clone(),
+            status,
+            ..FeedStatus::default()
+        }
+        .into()
+    };
+    let other = ledger.processor.table(
+        topic::OPS_FEED,
+        "shop|main",
+        Some(&status(FeedState::Stale)),
+    );
+    assert!(other, "positions are looked at again");
+    let said = ledger.send(KEY, Vec::new());
+    assert!(said.levels().is_empty(), "another source is silent");
+    assert!(
+        ledger
+            .processor
+            .table(topic::OPS_FEED, &key, Some(&status(FeedState::Stale)))
+    );
+    let said = ledger.send(KEY, Vec::new());
+    assert_eq!(said.levels()[0].confidence, Confidence::Stale);
+    assert!(
+        ledger
+            .processor
+            .table(topic::OPS_FEED, &key, Some(&status(FeedState::Fresh)))
+    );
+    let said = ledger.send(KEY, vec![sale(2, 1).into()]);
+    assert_eq!(said.levels()[0].confidence, Confidence::High);
+    assert_eq!(said.levels()[0].sellable, Decimal::from(9));
+}
+
+#[test]
 fn a_declared_authority_counts_whoever_is_heard_first() {
     let declared = |source: Option<&str>| -> Event {
         StockAuthority {

@@ -404,6 +404,10 @@ impl Bookmark {
 
 #[async_trait::async_trait]
 impl Source for FileSource {
+    fn source_name(&self) -> Option<&str> {
+        self.settings.source.as_deref()
+    }
+
     async fn poll(&mut self, _shard: &str, cursor: Option<&Cursor>) -> Result<SourceBatch, Fault> {
         self.read(cursor)
     }

@@ -4,7 +4,7 @@ fn project() -> Sources {
     Sources::read(Path::new(env!("CARGO_MANIFEST_DIR"))).expect("the project's own files")
 }
 
-const READERS: [&str; 16] = [
+const READERS: [&str; 17] = [
     "stock-ledger",
     "ats-aggregate",
     "refund-gate",
@@ -21,6 +21,7 @@ const READERS: [&str; 16] = [
     "sla-monitor",
     "exception-context",
     "exception-enricher",
+    "feed-watch",
 ];
 
 /// What is found after `mend` was done to the project's own files.

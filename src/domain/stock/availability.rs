@@ -31,6 +31,8 @@ pub struct Level {
     pub as_of: Timestamp,
     /// Whether all facts heard are in it; none waits for a snapshot.
     pub complete: bool,
+    /// Whether the authority is not heard of.
+    pub stale: bool,
 }
 
 /// What a position offers to a channel.
@@ -42,7 +44,7 @@ pub struct Offered {
     pub buffer: Decimal,
     /// Whether more may be sold than is there.
     pub backorderable: bool,
-    /// Whether all facts heard are in it.
+    /// Whether all facts are in it, as far as anybody knows.
     pub complete: bool,
 }
 
@@ -104,6 +106,7 @@ impl Ledger {
             overcommitted: (reserved - self.totals.sellable.or_zero()).or_zero(),
             as_of: self.as_of,
             complete: !self.is_waiting(),
+            stale: self.stale,
         }
     }
 
@@ -158,7 +161,8 @@ impl Ledger {
             }
             served
         });
-        let (backorderable, complete) = (self.is_backorderable(), !self.is_waiting());
+        let complete = !self.is_waiting() && !self.stale;
+        let backorderable = self.is_backorderable();
         for (channel, terms) in channels {
             let ats = self.ats(channel);
             let buffer = self.policy().allocation(channel).and_then(|a| a.buffer);

@@ -25,6 +25,8 @@ pub struct Ledger {
     pub(super) sequence: i64,
     /// Latest business time of any fact heard.
     pub(super) as_of: Timestamp,
+    /// Whether the authority is not heard of.
+    pub(super) stale: bool,
     /// Latest record time of anything heard: the stream's own clock.
     pub(super) newest: Timestamp,
     pub(super) totals: Effect,
@@ -117,6 +119,11 @@ impl Ledger {
                 true
             }
         }
+    }
+
+    /// Whether the authority is heard of: what it does not tell is not in here.
+    pub fn set_stale(&mut self, stale: bool) {
+        self.stale = stale;
     }
 
     /// The source whose facts count.
@@ -259,6 +266,7 @@ impl Ledger {
             self.claims_folded_s.is_some(),
             self.waiting != 0,
             has_claims,
+            self.stale,
         ];
         let bit = |(index, part): (usize, &bool)| u8::from(*part) << index;
         out.byte(parts.iter().enumerate().map(bit).sum());
@@ -344,6 +352,7 @@ impl Ledger {
             *total = input.quantity()?;
         }
         ledger.totals = Effect::from_buckets(totals);
+        ledger.stale = has(7);
         if has(0) {
             ledger.authority = Some(input.text()?);
         }

@@ -8,14 +8,14 @@ mod input;
 mod output;
 mod position;
 
-use crate::contract::event::{ChannelStatus, Event, StockAuthority, Text};
+use crate::contract::event::{ChannelStatus, Event, FeedState, StockAuthority, Text};
 use crate::contract::topic;
-use crate::domain::Timestamp;
 use crate::domain::stock::{Journal, Ledger, Offered, Refusal, Terms};
+use crate::domain::{Timestamp, key_part};
 use crate::pipeline::{Code, Context, Fault, Inbound, Processor, ProcessorDescriptor, Stage};
 use crate::processors::shelf::StateShelf;
 use position::Position;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What `stock-ledger` is.
 pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
@@ -27,7 +27,11 @@ pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
         topic::STOCK_POLICY,
         topic::RESERVATION_COMMAND,
     ],
-    tables: &[topic::CHANNEL_CHANGE, topic::STOCK_AUTHORITY],
+    tables: &[
+        topic::CHANNEL_CHANGE,
+        topic::STOCK_AUTHORITY,
+        topic::OPS_FEED,
+    ],
     outputs: &[
         topic::STOCK_LEVEL,
         topic::STOCK_LEDGER_CHANNEL_LEVEL,
@@ -46,6 +50,8 @@ pub struct StockLedger {
     served: BTreeMap<Text, BTreeMap<Text, Terms>>,
     /// Every channel of the table with its locations.
     channels: BTreeMap<Text, (Vec<Text>, Terms)>,
+    /// Parts of sources that are not heard of, by the source and the part's key.
+    silent: BTreeSet<(Text, Text)>,
     /// Locations of which it is declared whose facts count.
     authorities: BTreeMap<Text, Text>,
     journal: Journal,
@@ -72,6 +78,9 @@ impl Processor for StockLedger {
     ) -> Result<(), Fault> {
         let mut position = Position::load(key, std::mem::take(&mut self.journal), context)?;
         position.declared = self.authorities.get(&position.location).cloned();
+        position
+            .ledger
+            .set_stale(self.is_silent(position.ledger.authority()));
         if inbound.is_empty() {
             // A table changed: what follows from it is of now.
             position.newest = context.now();
@@ -124,6 +133,9 @@ impl Processor for StockLedger {
     }
 
     fn table(&mut self, topic: &str, key: &str, event: Option<&Event>) -> bool {
+        if topic == topic::OPS_FEED {
+            return self.feed(key, event);
+        }
         if topic == topic::STOCK_AUTHORITY {
             // Positions that have an authority keep it: those of two sources have no common order.
             match event {
@@ -211,6 +223,25 @@ impl StockLedger {
         }
         self.journal = position.journal;
         Ok(())
+    }
+
+    /// A source is not heard of any more, or again: positions whose authority it is are looked at.
+    fn feed(&mut self, key: &str, event: Option<&Event>) -> bool {
+        let source = key_part(key, 0);
+        let before = self.is_silent(Some(&source));
+        match event {
+            Some(Event::FeedStatus(e)) if e.status == FeedState::Stale => {
+                self.silent.insert((source.clone(), key.into()));
+            }
+            _ => {
+                self.silent.remove(&(source.clone(), key.into()));
+            }
+        }
+        before != self.is_silent(Some(&source))
+    }
+
+    fn is_silent(&self, source: Option<&str>) -> bool {
+        !self.silent.is_empty() && self.silent.iter().any(|(s, _)| Some(s.as_str()) == source)
     }
 
     /// What has to be told to channels. A channel of which the table knows nothing is offered what

@@ -347,10 +347,10 @@ impl Position<'_> {
 }
 
 fn confidence(level: &Level) -> Confidence {
-    if level.complete {
-        Confidence::High
-    } else {
-        Confidence::Degraded
+    match (level.stale, level.complete) {
+        (true, _) => Confidence::Stale,
+        (false, true) => Confidence::High,
+        (false, false) => Confidence::Degraded,
     }
 }
 
