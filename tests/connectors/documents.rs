@@ -7,8 +7,8 @@ use super::sources::{Reader, act};
 use super::{build, fake};
 use crossdock::connectors;
 use crossdock::contract::event::{
-    Event, InvoiceEvent, InvoiceKind, InvoiceStatus, OrderEvent, OrderEventType, ReturnEvent,
-    ReturnStatus, ShipmentEvent, ShipmentStatus, StockChanged, StockReason,
+    Event, InvoiceEvent, InvoiceKind, InvoiceStatus, OrderEvent, OrderEventType, RefundRequest,
+    ReturnEvent, ReturnStatus, ShipmentEvent, ShipmentStatus, StockChanged, StockReason,
 };
 use crossdock::contract::topic;
 use crossdock::domain::Decimal;
@@ -93,6 +93,7 @@ async fn each_desk<F: AsyncFn(Desk)>(test: F) {
         let fake = fake(descriptor).await.expect("a stand-in");
         let mut settings = fake.settings();
         settings["confirm_orders"] = false.into();
+        settings["credit_notes_request_refunds"] = true.into();
         let desk = Desk {
             sink: build(descriptor, settings.clone()).sink().expect("a sink"),
             reader: Reader::new(descriptor, settings),
@@ -257,6 +258,29 @@ async fn invoices_returns_and_credit_notes_are_told() {
         );
         assert_eq!(credit.return_id.as_deref(), Some(&*opened.return_id), "{}", desk.kind);
         assert_eq!(credit.lines[0].order_line_id.as_deref(), Some("1"), "{}", desk.kind);
+        let requests: Vec<RefundRequest> = desk
+            .reader
+            .records()
+            .into_iter()
+            .filter_map(|r| match &r.event {
+                Event::RefundRequest(e) => Some(e.clone()),
+                _ => None,
+            })
+            .collect();
+        let asked = requests.first().expect("asked");
+        assert!(requests.iter().all(|r| r == asked), "{}: {requests:?}", desk.kind);
+        assert_eq!(
+            (asked.amount.amount, asked.return_id.as_deref()),
+            (d("12"), Some(&*opened.return_id)),
+            "{}",
+            desk.kind
+        );
+        let of: Vec<_> = asked
+            .allocations
+            .iter()
+            .map(|a| (a.order_line_id.as_deref(), a.qty, a.net, a.tax))
+            .collect();
+        assert_eq!(of, [(Some("1"), d("1"), d("10"), d("2"))], "{}", desk.kind);
         let restocked = desk.reader.records().into_iter().any(|r| {
             matches!(&r.event, Event::StockChanged(e)
                 if e.reason == StockReason::Return && e.return_id.as_deref() == Some(&*opened.return_id)

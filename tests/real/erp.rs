@@ -212,6 +212,38 @@ impl Erp {
         }
     }
 
+    /// A currency beside the company's own, and what its books need for it; a product that stands for
+    /// delivery.
+    pub fn sells_abroad(&self) {
+        let euro = json!([[["code", "=", "EUR"]]]);
+        if self.call("currency.currency.search", euro) == json!([]) {
+            let day = json!({"__class__": "date", "year": 2020, "month": 1, "day": 1});
+            let rate = json!({"date": day, "rate": decimal("0.9")});
+            let values = json!({"name": "Euro", "code": "EUR", "symbol": "EUR", "digits": 2, "rounding": decimal("0.01"), "rates": [["create", [rate]]]});
+            self.create("currency.currency", values);
+        }
+        let account = |kind: &str| {
+            let domain = json!([[format!("type.{kind}"), "=", true], ["closed", "!=", true]]);
+            self.ids("account.account", domain)[0].clone()
+        };
+        let accounts = json!({"currency_exchange_debit_account": account("expense"), "currency_exchange_credit_account": account("revenue")});
+        self.call("account.configuration.write", json!([[1], accounts]));
+        let known = self.call(
+            "product.product.search",
+            json!([[["code", "=", "DELIVERY"]]]),
+        );
+        if known == json!([]) {
+            let category =
+                self.ids("product.category", json!([["accounting", "=", true]]))[0].clone();
+            let unit = self.ids("product.uom", json!([["name", "=", "Unit"]]))[0].clone();
+            let values = json!({
+                "name": "Delivery", "code": "DELIVERY", "type": "service", "default_uom": unit, "sale_uom": unit, "salable": true,
+                "list_price": decimal("0"), "account_category": category, "products": [["create", [{}]]],
+            });
+            self.create("product.template", values);
+        }
+    }
+
     /// Sales that an order became.
     pub fn sales_of(&self, order: &str) -> Vec<Value> {
         let found = self.call("sale.sale.search", json!([[["web_id", "=", order]]]));

@@ -21,14 +21,25 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
-struct Watch {
+/// A log under test.
+pub struct Watch {
     log: Arc<dyn Log>,
     codec: Codec,
 }
 
 impl Watch {
+    pub fn open(kafka: &Kafka) -> Watch {
+        let settings = KafkaSettings::plain(&kafka.bootstrap);
+        let log: Arc<dyn Log> = Arc::new(KafkaLog::connect(settings).expect("connected"));
+        let registry = EmbeddedRegistry::open(log.clone()).expect("a registry");
+        Watch {
+            codec: Codec::new(Arc::new(registry), Catalogue::compiled()),
+            log,
+        }
+    }
+
     /// Events of a key, the oldest first.
     fn events(&self, topic: &str, key: &str) -> Vec<Event> {
         let topics = self.log.admin().topics().expect("topics");
@@ -45,7 +56,13 @@ impl Watch {
     }
 
     /// Waits until something is true of the events of a key.
-    fn until<T>(&self, what: &str, topic: &str, key: &str, of: impl Fn(&Event) -> Option<T>) -> T {
+    pub fn until<T>(
+        &self,
+        what: &str,
+        topic: &str,
+        key: &str,
+        of: impl Fn(&Event) -> Option<T>,
+    ) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let events = self.events(topic, key);
@@ -57,7 +74,19 @@ impl Watch {
         }
     }
 
-    fn status(&self, order: &str, wanted: OrderStatus) {
+    /// Waits until the stock of the warehouse is known.
+    pub fn stock(&self, skus: &[&str]) {
+        for sku in skus {
+            let key = format!("{sku}|WH");
+            self.until("stock", topic::STOCK_LEVEL, &key, |e| match e {
+                Event::StockLevel(e) => e.sellable.is_positive().then_some(()),
+                _ => None,
+            });
+        }
+    }
+
+    /// Waits until the state of an order is this.
+    pub fn status(&self, order: &str, wanted: OrderStatus) {
         self.until(
             &format!("{wanted}"),
             topic::ORDER_STATE,
@@ -110,20 +139,8 @@ fn an_order_lives_in_the_erp_and_every_state_of_it_is_told() {
         start("erp", &["erp", "channels"]),
         start("processors", &processors),
     ];
-    let log: Arc<dyn Log> =
-        Arc::new(KafkaLog::connect(KafkaSettings::plain(&kafka.bootstrap)).expect("connected"));
-    let registry = EmbeddedRegistry::open(log.clone()).expect("a registry");
-    let watch = Watch {
-        codec: Codec::new(Arc::new(registry), Catalogue::compiled()),
-        log,
-    };
-    for sku in ["SKU-0260", "SKU-0261"] {
-        let key = format!("{sku}|WH");
-        watch.until("stock", topic::STOCK_LEVEL, &key, |e| match e {
-            Event::StockLevel(e) => e.sellable.is_positive().then_some(()),
-            _ => None,
-        });
-    }
+    let watch = Watch::open(&kafka);
+    watch.stock(&["SKU-0260", "SKU-0261"]);
 
     // Placed, and told twice.
     let number = numbers()();
@@ -159,7 +176,7 @@ fn an_order_lives_in_the_erp_and_every_state_of_it_is_told() {
         Event::OrderState(e) => (!e.erp_order_ids.is_empty()).then_some(()),
         _ => None,
     });
-    let held = |status: ReservationStatus, lines: usize| {
+    let claims = |status: ReservationStatus, lines: usize| {
         let told = move |watch: &Watch, id: &str| {
             let events = watch.events(topic::RESERVATION_EVENT, id);
             let of_status = events.iter().filter(|e| match e {
@@ -173,7 +190,7 @@ fn an_order_lives_in_the_erp_and_every_state_of_it_is_told() {
             assert!(Instant::now() < deadline, "{status} never came");
         }
     };
-    held(ReservationStatus::Confirmed, 2);
+    claims(ReservationStatus::Confirmed, 2);
 
     // The ERP makes the shipment a moment after it has accepted.
     watch.until("released", topic::SHIPMENT_EVENT, &id, |e| match e {
@@ -192,7 +209,7 @@ fn an_order_lives_in_the_erp_and_every_state_of_it_is_told() {
     });
     assert_eq!(tracking, "1Z-LIFE");
     watch.status(&id, OrderStatus::Shipped);
-    held(ReservationStatus::Consumed, 2);
+    claims(ReservationStatus::Consumed, 2);
 
     // Billed, and one unit taken back and credited.
     erp.bill(&id);

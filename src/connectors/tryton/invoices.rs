@@ -5,15 +5,16 @@
 
 use super::client::Row;
 use super::documents::{OfOrder, Page, SALE_LINE, Told, orders_of, origin, return_name};
-use super::map::{bad, object_meta};
+use super::map::{self, bad, object_meta};
 use super::rows;
 use super::sales::SALE;
 use crate::contract::event::{
-    InvoiceEvent, InvoiceKind, InvoiceLine, InvoiceStatus, Money as WireMoney, Text,
+    InvoiceEvent, InvoiceKind, InvoiceLine, InvoiceStatus, Money as WireMoney, PositionKind,
+    RefundAllocation, RefundRequest, RefundType, Text,
 };
 use crate::contract::topic;
-use crate::domain::Decimal;
 use crate::domain::money::{Currency, Money, Rounding};
+use crate::domain::{Decimal, event_id, refund_id};
 use crate::pipeline::{Code, Fault, SourceRecord};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -209,13 +210,64 @@ impl Page<'_> {
                 tax_date: date.ok_or_else(|| missing("invoice_date"))?,
                 ..InvoiceEvent::default()
             };
+            let asks = credit
+                && status == InvoiceStatus::Posted
+                && self.client.settings.credit_notes_request_refunds;
+            let request = asks.then(|| self.refund_request(row, &event));
             records.push(SourceRecord {
                 topic: topic::INVOICE_EVENT,
                 key: order.clone(),
                 event: event.into(),
             });
+            records.extend(request);
         }
         Ok(records)
+    }
+
+    /// That what a credit note gives back is paid back. One request for each credit note, however often
+    /// it changes.
+    fn refund_request(&self, row: &Row, note: &InvoiceEvent) -> SourceRecord {
+        let order = &note.order_id;
+        let record_id = format!("{INVOICE},{}", rows::id(row));
+        let allocations: Vec<RefundAllocation> = note
+            .lines
+            .iter()
+            .map(|line| RefundAllocation {
+                order_line_id: line.order_line_id.clone(),
+                qty: line.qty,
+                net: line.net,
+                tax: line.tax,
+                r#type: match &line.order_line_id {
+                    _ if line.net.is_negative() => RefundType::Fee,
+                    Some(_) => RefundType::Item,
+                    None => RefundType::Shipping,
+                },
+            })
+            .collect();
+        let id = event_id(self.instance, 0, &record_id, order, "RefundRequest");
+        let at = rows::modified_at(row).unwrap_or_default();
+        let mut meta = map::meta(self.instance, "RefundRequest", id, 1, at);
+        meta.position_kind = PositionKind::Version;
+        let event = RefundRequest {
+            meta,
+            order_id: order.clone(),
+            request_id: id,
+            refund_id: refund_id(order, "credit note", &note.invoice_id, 0),
+            return_id: note.return_id.clone(),
+            amount: WireMoney {
+                amount: allocations.iter().map(|a| a.net + a.tax).sum(),
+                currency: note.net.currency.clone(),
+            },
+            allocations,
+            requested_by: self.instance.into(),
+            reason: rows::text(row, "number").map(|n| format!("credit note {n}").into()),
+            ..RefundRequest::default()
+        };
+        SourceRecord {
+            topic: topic::REFUND_REQUEST,
+            key: order.clone(),
+            event: event.into(),
+        }
     }
 
     /// Where lines of invoices belong, by their ids, and the invoice that each gives back.

@@ -84,6 +84,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
         topic::SHIPMENT_EVENT,
         topic::RETURN_EVENT,
         topic::INVOICE_EVENT,
+        topic::REFUND_REQUEST,
     ],
     inbox: false,
     accepts: &[

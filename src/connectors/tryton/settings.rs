@@ -57,6 +57,10 @@ pub struct Settings {
     /// draft until somebody posts it.
     #[serde(default)]
     pub post_credit_notes: bool,
+    /// Whether a credit note that is posted asks for its amount to be paid back: off where the ERP pays
+    /// back itself, or where the channel does unasked.
+    #[serde(default)]
+    pub credit_notes_request_refunds: bool,
     /// Where the money is booked that a provider took or gave back. Without it, it is not booked here.
     #[serde(default)]
     pub payments: Option<PaymentSettings>,
