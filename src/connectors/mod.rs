@@ -3,12 +3,12 @@
 //! In a folder `client.rs` talks, `map.rs` translates, `source.rs` and `sink.rs` adapt, `fake.rs` is
 //! the stand-in. A new connector is its folder and one line in [`ALL`].
 
-mod availability;
 pub mod fake;
 mod file;
 mod http;
 mod medusa;
 mod reference;
+mod storefront;
 mod tryton;
 mod vendure;
 pub mod webhook;

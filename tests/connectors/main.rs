@@ -4,6 +4,7 @@ mod documents;
 mod elsewhere;
 #[path = "../support/inbox.rs"]
 mod inbox;
+mod orders;
 mod sales;
 mod sources;
 mod tryton;

@@ -12,6 +12,9 @@ mod settlement;
 mod sink;
 mod source;
 mod stock;
+mod storefront;
 #[path = "../support/money.rs"]
 mod support;
+#[path = "../support/trade.rs"]
+mod trade;
 mod world;

@@ -5,8 +5,13 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// What the ERP's sink calls to change something.
-const ERP_WRITES: &[&str] = &[
+/// What the connectors' sinks call to change something: Vendure's and Tryton's calls by their bodies.
+const WRITES: &[&str] = &[
+    "updateProductVariants(",
+    "addFulfillmentToOrder(",
+    "transitionFulfillmentToState(",
+    "cancelOrder(",
+    "refundOrder(",
     "\"model.party.party.create\"",
     "\"model.sale.sale.create\"",
     "\"model.sale.sale.quote\"",
@@ -92,9 +97,8 @@ impl Shared {
             }
         }
         let text = String::from_utf8_lossy(&body);
-        let writes = text.contains("updateProductVariants(")
-            || head.contains("/location-levels/batch")
-            || ERP_WRITES.iter().any(|method| text.contains(method));
+        let writes =
+            WRITES.iter().any(|name| text.contains(name)) || head.starts_with("POST /admin/");
         let cut = writes
             .then(|| self.cuts.lock().expect("sound").pop_front())
             .flatten();

@@ -1,15 +1,21 @@
 //! Medusa's admin API: REST with a secret API key as Basic user name.
 
 use super::Settings;
+use super::orders::{FIELDS, Whole};
 use crate::connectors::http;
+use crate::domain::Timestamp;
 use crate::pipeline::{Code, Fault, Stage};
+use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 /// Characters of a query string at most; a server refuses request lines of 16 KiB.
 const QUERY_CHARS_MAX: usize = 6_000;
+
+/// Orders whose history is read at a time.
+const READS_AT_A_TIME: usize = 4;
 
 /// Talks to one shop.
 pub struct Client {
@@ -17,6 +23,7 @@ pub struct Client {
     name: String,
     http: reqwest::Client,
     places: Mutex<Option<Places>>,
+    sales_channel: OnceCell<String>,
 }
 
 /// Ids of the stock locations that the shop's customers see.
@@ -94,6 +101,7 @@ impl Client {
             name: instance.to_owned(),
             http,
             places: Mutex::default(),
+            sales_channel: OnceCell::new(),
         })
     }
 
@@ -117,7 +125,7 @@ impl Client {
             .flatten()
             .filter(|l| {
                 let channels = l["sales_channels"].as_array().into_iter().flatten();
-                channels.into_iter().any(|c| c["id"] == *channel)
+                channels.into_iter().any(|c| c["id"] == channel)
             })
             .filter_map(|l| Some((l["id"].as_str()?, l["name"].as_str()?)))
             .collect();
@@ -164,7 +172,12 @@ impl Client {
     }
 
     /// Id of the sales channel of the settings, or else of the shop's default.
-    async fn sales_channel(&self) -> Result<String, Fault> {
+    pub async fn sales_channel(&self) -> Result<&str, Fault> {
+        let found = self.sales_channel.get_or_try_init(|| self.find_channel());
+        found.await.map(String::as_str)
+    }
+
+    async fn find_channel(&self) -> Result<String, Fault> {
         let Some(name) = &self.settings.sales_channel else {
             let body = self
                 .get("/admin/stores", &[("fields", "default_sales_channel_id")])
@@ -241,6 +254,103 @@ impl Client {
         }
     }
 
+    /// Id, stamp and order of the rows of a list, from a stamp on, by stamp.
+    pub async fn heads(
+        &self,
+        path: &str,
+        order: &str,
+        from: Timestamp,
+        skip: usize,
+        take: usize,
+    ) -> Result<Vec<Value>, Fault> {
+        let (from, skip, take) = (from.to_string(), skip.to_string(), take.to_string());
+        let fields = format!("id,updated_at,{order}");
+        let query = [
+            ("updated_at[$gte]", from.as_str()),
+            ("order", "updated_at"),
+            ("offset", &skip),
+            ("limit", &take),
+            ("fields", &fields),
+        ];
+        let mut body = self.get(&format!("/admin/{path}"), &query).await?;
+        Ok(rows(&mut body[path]))
+    }
+
+    /// The orders with these ids, with what it takes to tell their history. One that is gone is absent.
+    pub async fn orders(&self, ids: &[&str]) -> Result<Vec<Whole>, Fault> {
+        let mut query: Vec<(&str, &str)> = ids.iter().map(|id| ("id[]", *id)).collect();
+        query.extend([("limit", "1000"), ("fields", FIELDS)]);
+        let mut body = self.get("/admin/orders", &query).await?;
+        let whole = |now: Value| async move {
+            let id = now["id"].as_str().unwrap_or_default();
+            // Every change of an order is a version of it.
+            if now["version"].as_i64() == Some(1) {
+                let placed = now.clone();
+                let changes = Vec::new();
+                return Ok(Whole {
+                    now,
+                    placed,
+                    changes,
+                });
+            }
+            let path = format!("/admin/orders/{id}");
+            let first = [("version", "1"), ("fields", FIELDS)];
+            let placed = self.get(&path, &first).await?["order"].take();
+            let changes = self.changes(id).await?;
+            Ok(Whole {
+                now,
+                placed,
+                changes,
+            })
+        };
+        let orders = stream::iter(rows(&mut body["orders"]).into_iter().map(whole));
+        let read: Vec<Result<Whole, Fault>> = orders.buffered(READS_AT_A_TIME).collect().await;
+        read.into_iter().collect()
+    }
+
+    /// What was changed of an order since it was placed, in order.
+    pub async fn changes(&self, order: &str) -> Result<Vec<Value>, Fault> {
+        let path = format!("/admin/orders/{order}/changes");
+        let mut body = self.get(&path, &[]).await?;
+        let mut changes = rows(&mut body["order_changes"]);
+        changes.sort_by_key(|c| c["version"].as_i64());
+        Ok(changes)
+    }
+
+    /// A payment with its captures and refunds.
+    pub async fn payment(&self, id: &str) -> Result<Option<Value>, Fault> {
+        let query = [
+            ("id[]", id),
+            ("fields", "id,provider_id,currency_code,*captures,*refunds"),
+        ];
+        let mut body = self.get("/admin/payments", &query).await?;
+        let found = rows(&mut body["payments"]).into_iter();
+        Ok({ found }.find(|p| p["id"] == id))
+    }
+
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, Fault> {
+        let request = self.request(reqwest::Method::POST, path).json(body);
+        let answer = http::send(&self.name, request).await?;
+        // What was done answers with the object; anything else does not say that it was.
+        match answer.body {
+            body @ Value::Object(_) => Ok(body),
+            _ => Err(Fault::retry(
+                Stage::Write,
+                Code::OutcomeUnknown,
+                self.says("answered without what it did"),
+            )),
+        }
+    }
+
+    pub(super) async fn delete(&self, path: &str) -> Result<(), Fault> {
+        let request = self.request(reqwest::Method::DELETE, path);
+        http::send(&self.name, request).await.map(|_| ())
+    }
+
+    pub(super) fn says(&self, what: &str) -> String {
+        format!("{} {what}", self.name)
+    }
+
     async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Fault> {
         let request = self.request(reqwest::Method::GET, path).query(query);
         let answer = http::read(&self.name, request).await;
@@ -264,6 +374,13 @@ impl Client {
         self.http
             .request(method, url)
             .basic_auth(self.settings.api_key.reveal(), Some(""))
+    }
+}
+
+fn rows(list: &mut Value) -> Vec<Value> {
+    match list.take() {
+        Value::Array(rows) => rows,
+        _ => Vec::new(),
     }
 }
 

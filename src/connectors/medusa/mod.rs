@@ -1,49 +1,54 @@
-//! Medusa, a storefront: its sink sets inventory levels so that customers see the published
-//! availability.
+//! Medusa, a storefront: its source tells orders, payments, refunds and cancellations; its sink sets
+//! inventory levels so that customers see the published availability, shows what was sent, cancels and
+//! refunds.
 //!
-//! Facts about the API are of Medusa 2.21.2, each seen against a running shop: a batch of location
-//! levels is one transaction, absolute and repeatable; what a shop can sell is
-//! `stocked_quantity − reserved_quantity`, summed over the stock locations of the sales channel, so
-//! availability A is written as A + reserved at one location, and the others are kept empty.
+//! `client` talks, `orders` translates, `acts` does what is done to orders, `shop` puts both behind
+//! [`Storefront`](super::storefront::Storefront), `fake` is the stand-in.
+//!
+//! Facts about the API are of Medusa 2.21.2, each seen against a running shop:
+//! - A batch of location levels is one transaction, absolute and repeatable; what a shop can sell is
+//!   `stocked_quantity − reserved_quantity`, summed over the stock locations of the sales channel, so
+//!   availability A is written as A + reserved at one location, and the others are kept empty.
+//! - A fulfilment, an edit, a refund and a cancellation are each a new version of their order and move
+//!   its `updated_at`; a capture moves only its payment's. Version 1 can still be read.
+//! - Lines that an edit sets to 0 are gone from the order. An edit of an order whose payment is not
+//!   captured gives the payment up. One edit of an order can be open at a time.
+//! - `refund` made twice pays twice; it refuses more than was captured. A shipment or delivery that was
+//!   made is refused when made again.
 
+mod acts;
 mod client;
 mod fake;
-mod sink;
+mod orders;
+mod shop;
 
+use super::storefront::{self, OrderSettings, Storefront, StorefrontSink, StorefrontSource, Terms};
 use crate::config::Secret;
-use crate::contract::topic;
-use crate::pipeline::{
-    Capabilities, Check, Connector, ConnectorDescriptor, Evidence, Fault, Idempotency, Sink, Source,
-};
+use crate::domain::Timestamp;
+use crate::pipeline::{Check, Connector, ConnectorDescriptor, Evidence, Fault, Sink, Source};
 use client::Client;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use shop::Shop;
 use std::sync::Arc;
 
 /// What the connector is.
 pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     kind: "medusa",
-    purpose: "shows availability in a Medusa shop",
-    emits: &[],
+    purpose: "reads orders, payments and refunds of a Medusa shop, and shows availability and shipments in it",
+    emits: storefront::EMITS,
     inbox: false,
-    accepts: &[topic::STOCK_ATS],
-    sink: Some(CAPABILITIES),
+    accepts: storefront::ACCEPTS,
+    sink: Some(storefront::CAPABILITIES),
     evidence: Evidence::RealSystem,
     settings: || schemars::schema_for!(Settings),
     build: |instance, settings| {
         let settings: Settings = super::settings(instance, settings)?;
-        Ok(Arc::new(Medusa {
-            client: Arc::new(Client::new(instance, settings)?),
-        }))
+        let terms = Terms::new(instance, &settings.channel, &settings.orders)?;
+        let client = Client::new(instance, settings)?;
+        Ok(Arc::new(Medusa(Arc::new(Shop { client, terms }))))
     },
     fake: Some(|options| Box::pin(async move { fake::start(&options) })),
-};
-
-const CAPABILITIES: Capabilities = Capabilities {
-    idempotency: Idempotency::AbsoluteValue,
-    compare_and_set: false,
-    batch_records_max: 200,
-    calls_max: 2,
 };
 
 /// Settings of a Medusa connector.
@@ -54,17 +59,21 @@ pub struct Settings {
     pub url: String,
     /// Secret API key (`sk_…`), by reference: `${env:NAME}` or `${file:PATH}`.
     pub api_key: Secret,
-    /// Channel whose availability the shop shows, as in `channelId` of availability events.
+    /// Channel of the shop, as in `channelId` of events: of its orders, and of the availability it shows.
     pub channel: String,
-    /// Name of the Medusa stock location to write to.
+    /// Name of the Medusa stock location to write to, from which shipments are shown to leave.
     pub location: String,
     /// Names of all other stock locations of the sales channel. Customers see the sum of all, so these
     /// are set to nothing.
     #[serde(default)]
     pub empty_locations: Vec<String>,
-    /// Name of the Medusa sales channel whose customers see it; the shop's default where none is given.
+    /// Name of the Medusa sales channel whose customers see the availability, and whose orders are told;
+    /// the shop's default where none is given.
     #[serde(default)]
     pub sales_channel: Option<String>,
+    /// Orders and payments.
+    #[serde(default)]
+    pub orders: OrderSettings,
     /// Longest wait for an answer, in milliseconds.
     #[serde(default = "timeout_ms")]
     pub timeout_ms: u64,
@@ -74,33 +83,39 @@ fn timeout_ms() -> u64 {
     30_000
 }
 
-struct Medusa {
-    client: Arc<Client>,
-}
+struct Medusa(Arc<Shop>);
 
 #[async_trait::async_trait]
 impl Connector for Medusa {
     fn source(&self) -> Option<Box<dyn Source>> {
-        None
+        Some(Box::new(StorefrontSource::new(self.0.clone())))
     }
     fn sink(&self) -> Option<Arc<dyn Sink>> {
-        Some(Arc::new(sink::MedusaSink::new(self.client.clone())))
+        Some(Arc::new(StorefrontSink::new(self.0.clone())))
     }
     async fn check(&self) -> Vec<Check> {
-        let words = |result: Result<String, Fault>| result.map_err(|f| f.to_string());
-        let places = self.client.places().await;
-        vec![
-            Check {
-                what: format!(
-                    "find the stock location {:?} with the API key, and no other than those of `empty_locations`",
-                    self.client.settings.location
-                ),
-                result: words(places.map(|p| format!("id {}", p.location))),
-            },
-            Check {
-                what: "read inventory items".into(),
-                result: words(self.client.items(&["-"]).await.map(|_| "allowed".into())),
-            },
-        ]
+        let words = |what: &str, result: Result<String, Fault>| Check {
+            what: what.into(),
+            result: result.map_err(|f| f.to_string()),
+        };
+        let client = &self.0.client;
+        let places = client.places().await;
+        let location = format!(
+            "find the stock location {:?} with the API key, and no other than those of `empty_locations`",
+            client.settings.location
+        );
+        let mut checks = vec![
+            words(&location, places.map(|p| format!("id {}", p.location))),
+            words(
+                "read inventory items",
+                client.items(&["-"]).await.map(|_| "allowed".into()),
+            ),
+        ];
+        for list in self.0.lists() {
+            let rows = self.0.heads(list, Timestamp(i64::MAX / 64), 0).await;
+            let what = format!("read {}", list.name);
+            checks.push(words(&what, rows.map(|_| "allowed".into())));
+        }
+        checks
     }
 }

@@ -1,8 +1,10 @@
 //! Vendure's admin API: one GraphQL endpoint, a session token from a login.
 
 use super::Settings;
+use super::orders::FIELDS;
 use crate::connectors::http::{self, RawAnswer};
-use crate::pipeline::{Code, Fault, Stage};
+use crate::domain::Timestamp;
+use crate::pipeline::{Code, Fault, Stage, Verdict};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -164,8 +166,8 @@ impl Client {
         Ok(places)
     }
 
-    /// Whether the user may set stock.
-    pub async fn may_update(&self) -> Result<(), Fault> {
+    /// Whether the user has one of these permissions in the shop's channel; `what` says for what.
+    pub async fn may(&self, what: &str, one_of: [&str; 2]) -> Result<(), Fault> {
         let data = self.call(RIGHTS, json!({})).await?;
         let of_shop = data["me"]["channels"]
             .as_array()
@@ -173,15 +175,12 @@ impl Client {
             .flatten()
             .find(|c| c["token"] == data["activeChannel"]["token"]);
         let permissions = of_shop.and_then(|c| c["permissions"].as_array());
-        if permissions.is_some_and(|all| {
-            all.iter()
-                .any(|p| *p == "UpdateCatalog" || *p == "UpdateProduct")
-        }) {
+        if permissions.is_some_and(|all| all.iter().any(|p| one_of.iter().any(|o| *p == *o))) {
             return Ok(());
         }
         let what = format!(
-            "does not let {} set stock; give the user a role with UpdateCatalog in the shop's channel",
-            self.settings.username
+            "does not let {} {what}; give the user a role with {} in the shop's channel",
+            self.settings.username, one_of[0]
         );
         Err(Fault::halt(
             Stage::Write,
@@ -242,12 +241,63 @@ impl Client {
         self.call(UPDATE, json!({"input": input})).await.map(|_| ())
     }
 
+    /// Id and stamp of the orders that were placed, from a stamp on, by stamp and id.
+    pub async fn heads(
+        &self,
+        stamp: &str,
+        from: Timestamp,
+        skip: usize,
+        take: usize,
+    ) -> Result<Vec<Value>, Fault> {
+        // `after` leaves out the time itself.
+        let after = Timestamp(from.0.max(0) - 1_000).to_string();
+        let options = json!({
+            "filter": {"active": {"eq": false}, stamp: {"after": after}},
+            "sort": {stamp: "ASC", "id": "ASC"},
+            "skip": skip,
+            "take": take,
+        });
+        let query = format!(
+            "query($options:OrderListOptions!){{orders(options:$options){{items{{id {stamp}}}}}}}"
+        );
+        self.list_orders(&query, options).await
+    }
+
+    /// Orders with all that is read of them.
+    pub async fn orders(&self, filter: Value) -> Result<Vec<Value>, Fault> {
+        let query = format!(
+            "query($options:OrderListOptions!){{orders(options:$options){{items{{{FIELDS}}}}}}}"
+        );
+        self.list_orders(&query, json!({"filter": filter, "take": 100}))
+            .await
+    }
+
+    /// No order decides whether the server understands how orders are asked for.
+    async fn list_orders(&self, query: &str, options: Value) -> Result<Vec<Value>, Fault> {
+        let data = self.call(query, json!({"options": options})).await;
+        let mut data = data.map_err(|fault| match fault.verdict {
+            Verdict::Reject => Fault {
+                verdict: Verdict::Halt,
+                ..fault
+            },
+            _ => fault,
+        })?;
+        match data["orders"]["items"].take() {
+            Value::Array(items) => Ok(items),
+            _ => Err(Fault::retry(
+                Stage::Read,
+                Code::Unavailable,
+                self.says("answered without orders"),
+            )),
+        }
+    }
+
     async fn forget_places(&self) {
         self.session.lock().await.places = None;
     }
 
     /// Calls the API, logging in when there is no session or it has gone.
-    async fn call(&self, query: &str, variables: Value) -> Result<Value, Fault> {
+    pub(super) async fn call(&self, query: &str, variables: Value) -> Result<Value, Fault> {
         let body = json!({"query": query, "variables": variables});
         let mut token = self.token(None).await?;
         let mut renewed = false;
@@ -381,7 +431,7 @@ impl Client {
         Ok((token, raw.judge(&self.name)?.body))
     }
 
-    fn says(&self, what: &str) -> String {
+    pub(super) fn says(&self, what: &str) -> String {
         format!("{} {what}", self.name)
     }
 }

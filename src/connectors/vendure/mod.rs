@@ -1,48 +1,55 @@
-//! Vendure, a storefront: its sink sets stock so that customers see the published availability.
+//! Vendure, a storefront: its source tells orders, payments, refunds and cancellations; its sink sets
+//! stock so that customers see the published availability, shows what was sent, cancels and refunds.
 //!
-//! Facts about the API are of Vendure 3.7.3, each seen against a running shop: one call of
-//! `updateProductVariants` is one transaction, absolute and repeatable; what a shop can sell is
-//! `stockOnHand − stockAllocated`, summed over the stock locations of its channel, so availability A is
-//! written as A + allocated at one location, and the others of the channel are kept empty.
+//! `client` talks, `orders` translates, `acts` does what is done to orders, `shop` puts both behind
+//! [`Storefront`](super::storefront::Storefront), `fake` is the stand-in.
+//!
+//! Facts about the API are of Vendure 3.7.3, each seen against a running shop:
+//! - One call of `updateProductVariants` is one transaction, absolute and repeatable; what a shop can
+//!   sell is `stockOnHand − stockAllocated`, summed over the stock locations of its channel, so
+//!   availability A is written as A + allocated at one location, and the others of the channel are kept
+//!   empty.
+//! - A payment, a fulfilment and a cancellation move `updatedAt` of their order, in whole seconds on
+//!   SQLite; a refund and its settlement do not, and there is no list of refunds.
+//! - A cancelled line has quantity 0 and keeps `orderPlacedQuantity`; what was cancelled when, and what
+//!   became of payments and refunds, stands in the order's history.
+//! - `refundOrder` made twice pays twice; a payment method without refunds leaves a refund `Pending`
+//!   until somebody says that it was paid.
+//! - A fulfilment's tracking code cannot be changed.
 
+mod acts;
 mod client;
 mod fake;
-mod sink;
+mod orders;
+mod shop;
 
+use super::storefront::{self, OrderSettings, Storefront, StorefrontSink, StorefrontSource, Terms};
 use crate::config::Secret;
-use crate::contract::topic;
-use crate::pipeline::{
-    Capabilities, Check, Connector, ConnectorDescriptor, Evidence, Fault, Idempotency, Sink, Source,
-};
+use crate::domain::Timestamp;
+use crate::pipeline::{Check, Connector, ConnectorDescriptor, Evidence, Fault, Sink, Source};
 use client::Client;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use shop::Shop;
 use std::sync::Arc;
 
 /// What the connector is.
 pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     kind: "vendure",
-    purpose: "shows availability in a Vendure shop",
-    emits: &[],
+    purpose: "reads orders, payments and refunds of a Vendure shop, and shows availability and shipments in it",
+    emits: storefront::EMITS,
     inbox: false,
-    accepts: &[topic::STOCK_ATS],
-    sink: Some(CAPABILITIES),
+    accepts: storefront::ACCEPTS,
+    sink: Some(storefront::CAPABILITIES),
     evidence: Evidence::RealSystem,
     settings: || schemars::schema_for!(Settings),
     build: |instance, settings| {
         let settings: Settings = super::settings(instance, settings)?;
-        Ok(Arc::new(Vendure {
-            client: Arc::new(Client::new(instance, settings)?),
-        }))
+        let terms = Terms::new(instance, &settings.channel, &settings.orders)?;
+        let client = Client::new(instance, settings)?;
+        Ok(Arc::new(Vendure(Arc::new(Shop { client, terms }))))
     },
     fake: Some(|options| Box::pin(async move { fake::start(&options) })),
-};
-
-const CAPABILITIES: Capabilities = Capabilities {
-    idempotency: Idempotency::AbsoluteValue,
-    compare_and_set: false,
-    batch_records_max: 100,
-    calls_max: 2,
 };
 
 /// Settings of a Vendure connector.
@@ -51,11 +58,12 @@ const CAPABILITIES: Capabilities = Capabilities {
 pub struct Settings {
     /// Base URL of the server, without `/admin-api`.
     pub url: String,
-    /// Administrator to log in as; needs the rights to update the catalogue and to read stock locations.
+    /// Administrator to log in as; needs the rights to update the catalogue, to read stock
+    /// locations, and to read and update orders.
     pub username: String,
     /// Password, by reference: `${env:NAME}` or `${file:PATH}`.
     pub password: Secret,
-    /// Channel whose availability the shop shows, as in `channelId` of availability events.
+    /// Channel of the shop, as in `channelId` of events: of its orders, and of the availability it shows.
     pub channel: String,
     /// Name of the Vendure stock location to write to.
     pub location: String,
@@ -66,46 +74,66 @@ pub struct Settings {
     /// Token of the Vendure channel whose customers see it; the default channel where none is given.
     #[serde(default)]
     pub channel_token: Option<String>,
+    /// Decimal places of the shop's amounts, as its money strategy keeps them.
+    #[serde(default = "money_places")]
+    pub money_places: u32,
+    /// Code of the fulfilment handler that is told of shipments; it must take `method` and
+    /// `trackingCode`.
+    #[serde(default = "fulfilment_handler")]
+    pub fulfilment_handler: String,
+    /// Orders and payments.
+    #[serde(default)]
+    pub orders: OrderSettings,
     /// Longest wait for an answer, in milliseconds.
     #[serde(default = "timeout_ms")]
     pub timeout_ms: u64,
 }
 
+fn money_places() -> u32 {
+    2
+}
+fn fulfilment_handler() -> String {
+    "manual-fulfillment".to_owned()
+}
 fn timeout_ms() -> u64 {
     30_000
 }
 
-struct Vendure {
-    client: Arc<Client>,
-}
+struct Vendure(Arc<Shop>);
 
 #[async_trait::async_trait]
 impl Connector for Vendure {
     fn source(&self) -> Option<Box<dyn Source>> {
-        None
+        Some(Box::new(StorefrontSource::new(self.0.clone())))
     }
     fn sink(&self) -> Option<Arc<dyn Sink>> {
-        Some(Arc::new(sink::VendureSink::new(self.client.clone())))
+        Some(Arc::new(StorefrontSink::new(self.0.clone())))
     }
     async fn check(&self) -> Vec<Check> {
-        let words = |result: Result<String, Fault>| result.map_err(|f| f.to_string());
-        let places = self.client.places().await;
+        let words = |what: &str, result: Result<String, Fault>| Check {
+            what: what.into(),
+            result: result.map_err(|f| f.to_string()),
+        };
+        let allowed = |result: Result<(), Fault>| result.map(|()| "allowed".to_owned());
+        let client = &self.0.client;
+        let places = client.places().await;
+        let location = format!(
+            "log in and find the stock location {:?}, and no other than those of `empty_locations`",
+            client.settings.location
+        );
+        let variants = client.variants(&[]).await.map(|_| ());
+        let stock = client.may("set stock", ["UpdateCatalog", "UpdateProduct"]);
+        let stock = stock.await;
+        let list = &self.0.lists()[0];
+        let orders = self.0.heads(list, Timestamp(i64::MAX / 64), 0).await;
+        let update = client.may("change orders", ["UpdateOrder", "SuperAdmin"]);
+        let update = update.await;
         vec![
-            Check {
-                what: format!(
-                    "log in and find the stock location {:?}, and no other than those of `empty_locations`",
-                    self.client.settings.location
-                ),
-                result: words(places.map(|p| format!("id {}", p.location))),
-            },
-            Check {
-                what: "read product variants".into(),
-                result: words(self.client.variants(&[]).await.map(|_| "allowed".into())),
-            },
-            Check {
-                what: "set stock".into(),
-                result: words(self.client.may_update().await.map(|()| "allowed".into())),
-            },
+            words(&location, places.map(|p| format!("id {}", p.location))),
+            words("read product variants", allowed(variants)),
+            words("set stock", allowed(stock)),
+            words("read orders", allowed(orders.map(|_| ()))),
+            words("change orders", allowed(update)),
         ]
     }
 }

@@ -1,18 +1,77 @@
-//! Availability into Medusa.
+//! Medusa as a storefront.
 
-use super::CAPABILITIES;
 use super::client::{Client, Level};
-use crate::connectors::availability::{self, Publish};
-use crate::pipeline::{Ack, Capabilities, Code, Delivery, Fault, Inbound, Sink, Stage};
-use std::sync::Arc;
+use super::orders::{self, text};
+use crate::connectors::storefront::{
+    Done, Head, LISTED_ROWS, List, Publish, ReadOrder, Storefront, Terms, Way, is_of_money, is_told,
+};
+use crate::contract::event::{OrderState, RefundEvent, ShipmentState};
+use crate::domain::Timestamp;
+use crate::pipeline::{Ack, Code, Fault, Stage};
 
-pub(super) struct MedusaSink {
-    client: Arc<Client>,
+/// A capture and the end of an authorisation move no stamp of their order, but their payment's.
+const LISTS: &[List] = &[
+    List {
+        name: "orders",
+        way: Way::Changes,
+        tells: is_told,
+    },
+    List {
+        name: "payments",
+        way: Way::Changes,
+        tells: is_of_money,
+    },
+];
+
+pub(super) struct Shop {
+    pub client: Client,
+    pub terms: Terms,
 }
 
-impl MedusaSink {
-    pub fn new(client: Arc<Client>) -> Self {
-        MedusaSink { client }
+#[async_trait::async_trait]
+impl Storefront for Shop {
+    fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    fn lists(&self) -> &'static [List] {
+        LISTS
+    }
+
+    async fn heads(&self, list: &List, from: Timestamp, skip: usize) -> Result<Vec<Head>, Fault> {
+        let (path, order) = match list.name {
+            "payments" => ("payments", "payment_collection.order.id"),
+            _ => ("orders", "id"),
+        };
+        let rows = self.client.heads(path, order, from, skip, LISTED_ROWS);
+        let head = |row: &serde_json::Value| {
+            let id = text(&row["id"]);
+            Some(Head {
+                stamp: orders::time(&row["updated_at"])?,
+                // A payment whose basket never became an order has none.
+                order: match list.name {
+                    "payments" => text(&row["payment_collection"]["order"]["id"]),
+                    _ => id.clone(),
+                },
+                id,
+            })
+        };
+        Ok(rows.await?.iter().filter_map(head).collect())
+    }
+
+    async fn orders(&self, ids: &[&str]) -> Result<Vec<ReadOrder>, Fault> {
+        let found = self.client.orders(ids).await?;
+        let channel = self.client.sales_channel().await?;
+        let read = |whole: orders::Whole| ReadOrder {
+            id: text(&whole.now["id"]),
+            raw: whole.to_json().to_string().into(),
+            order: match whole.now["sales_channel_id"] == channel {
+                true => orders::read(&whole),
+                // Of another shop in the same Medusa.
+                false => Ok(None),
+            },
+        };
+        Ok(found.into_iter().map(read).collect())
     }
 
     async fn publish(
@@ -76,26 +135,16 @@ impl MedusaSink {
         }
         Ok(())
     }
-}
 
-#[async_trait::async_trait]
-impl Sink for MedusaSink {
-    fn capabilities(&self) -> Capabilities {
-        CAPABILITIES
+    async fn fulfil(&self, state: &ShipmentState) -> Result<Done, Fault> {
+        self.client.fulfil(state).await
     }
-    fn wants(&self, inbound: &Inbound) -> bool {
-        availability::is_of_channel(inbound, &self.client.settings.channel)
+
+    async fn cancel(&self, state: &OrderState) -> Result<Done, Fault> {
+        self.client.cancel(state).await
     }
-    fn urgency(&self, inbound: &Inbound) -> u8 {
-        availability::urgency(inbound)
-    }
-    async fn write(&self, batch: &[Delivery]) -> Vec<Result<Ack, Fault>> {
-        let (mut results, publish) = availability::plan(batch);
-        let outcome = if publish.is_empty() {
-            Ok(())
-        } else {
-            self.publish(&publish, &mut results).await
-        };
-        availability::complete(results, outcome)
+
+    async fn refund(&self, refund: &RefundEvent, method: &str, key: &str) -> Result<Done, Fault> {
+        self.client.refund(refund, method, key).await
     }
 }

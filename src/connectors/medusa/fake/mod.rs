@@ -1,8 +1,12 @@
-//! A stand-in for Medusa's admin API: stock locations, inventory items, location levels.
+//! A stand-in for Medusa's admin API: stock locations, inventory items, location levels, orders,
+//! payments.
+
+mod orders;
 
 use crate::connectors::fake::{FakeAnswer, FakeApi, FakeRequest, FakeServer};
 use crate::pipeline::{Fake, FakeCall, FakeFault, FakeOptions};
 use base64::Engine as _;
+use orders::Book;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io;
@@ -13,6 +17,9 @@ struct Api {
     locations: Vec<String>,
     /// By item id.
     items: BTreeMap<String, Item>,
+    book: Book,
+    /// Whether faults are shown on reads of orders too.
+    reads_fail: bool,
 }
 
 #[derive(Clone, Default)]
@@ -43,13 +50,21 @@ pub(super) fn start(options: &FakeOptions) -> io::Result<Box<dyn Fake>> {
     let api = Api {
         locations,
         items: items.collect(),
+        book: Book::default(),
+        reads_fail: false,
     };
     Ok(Box::new(MedusaFake(FakeServer::start(api)?)))
 }
 
 impl FakeApi for Api {
     fn changes(&self, request: &FakeRequest) -> bool {
-        request.method == "POST"
+        request.method != "GET"
+    }
+
+    fn fails(&self, request: &FakeRequest) -> bool {
+        let of_orders = ["/admin/orders", "/admin/payments"];
+        let reads = of_orders.iter().any(|path| request.path.starts_with(path));
+        self.changes(request) || self.reads_fail && reads
     }
 
     fn answer(&mut self, request: &FakeRequest) -> FakeAnswer {
@@ -89,7 +104,10 @@ impl FakeApi for Api {
                 FakeAnswer::new(200, json!({"inventory_items": items}))
             }
             ("POST", "/admin/inventory-items/location-levels/batch") => self.batch(&request.body),
-            _ => FakeAnswer::new(404, json!({"message": "not found"})),
+            _ => {
+                let answer = self.book.answer(request);
+                answer.unwrap_or_else(|| FakeAnswer::new(404, json!({"message": "not found"})))
+            }
         }
     }
 }
@@ -185,9 +203,26 @@ impl Fake for MedusaFake {
     /// `{"hold": SKU, "quantity": N}`: an open order of the shop holds N units. `{"stock": SKU,
     /// "location": NAME, "quantity": N}`: somebody sets the stock there. `{"untrack": SKU}`: its stock
     /// is no longer counted. `{"end_sessions": true}`: nothing, as a key knows no sessions.
+    ///
+    /// Of orders, as of every stand-in of a storefront: `{"place": {SKU: N, …}, "captured": BOOL}` gives
+    /// the order's number; `{"capture": NUMBER}`, `{"refund": NUMBER, "amount": "1.25"}`, `{"take_out":
+    /// NUMBER, "sku": SKU, "quantity": N}` and `{"cancel_order": NUMBER}` are done by people;
+    /// `{"show": NUMBER}` tells how it stands. `{"freeze": BOOL}`: what happens shares a stamp.
+    /// `{"reads_fail": BOOL}`: faults are shown on reads of orders too.
     fn act(&self, action: &Value) -> Result<Value, String> {
         if action["end_sessions"] == true {
             return Ok(Value::Null);
+        }
+        {
+            let mut api = self.0.api();
+            if let Some(fail) = action["reads_fail"].as_bool() {
+                api.reads_fail = fail;
+                return Ok(Value::Null);
+            }
+            let skus: Vec<String> = api.items.values().map(|i| i.sku.clone()).collect();
+            if let Some(done) = api.book.act(action, &skus) {
+                return done.ok_or_else(|| format!("no such order, line or amount: {action}"));
+            }
         }
         let names = ["hold", "stock", "untrack"];
         let (what, sku) = names

@@ -1,7 +1,10 @@
-//! A stand-in for Vendure's admin API: login, stock locations, variants, stock.
+//! A stand-in for Vendure's admin API: login, stock locations, variants, stock, orders.
+
+mod orders;
 
 use crate::connectors::fake::{FakeAnswer, FakeApi, FakeRequest, FakeServer};
 use crate::pipeline::{Fake, FakeCall, FakeFault, FakeOptions};
+use orders::Book;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,6 +13,15 @@ const PASSWORD: &str = "stand-in";
 const TOKEN: &str = "stand-in-session";
 const CHANNEL: &str = "stand-in-channel";
 
+/// Calls that change something.
+const CHANGING: [&str; 5] = [
+    "updateProductVariants(",
+    "addFulfillmentToOrder(",
+    "transitionFulfillmentToState(",
+    "cancelOrder(",
+    "refundOrder(",
+];
+
 struct Api {
     locations: Vec<String>,
     variants: BTreeMap<String, Variant>,
@@ -17,6 +29,9 @@ struct Api {
     ids: BTreeMap<String, Vec<String>>,
     /// Sessions that were ended so far.
     session: u32,
+    book: Book,
+    /// Whether faults are shown on reads of orders too.
+    reads_fail: bool,
 }
 
 #[derive(Clone, Default)]
@@ -58,6 +73,8 @@ pub(super) fn start(options: &FakeOptions) -> io::Result<Box<dyn Fake>> {
         variants,
         ids,
         session: 0,
+        book: Book::default(),
+        reads_fail: false,
     };
     Ok(Box::new(VendureFake(FakeServer::start(api)?)))
 }
@@ -71,9 +88,13 @@ fn graphql_error(code: &str, message: &str) -> FakeAnswer {
 
 impl FakeApi for Api {
     fn changes(&self, request: &FakeRequest) -> bool {
-        request.body["query"]
-            .as_str()
-            .is_some_and(|q| q.contains("updateProductVariants("))
+        let query = request.body["query"].as_str().unwrap_or_default();
+        CHANGING.iter().any(|name| query.contains(name))
+    }
+
+    fn fails(&self, request: &FakeRequest) -> bool {
+        let query = request.body["query"].as_str().unwrap_or_default();
+        self.changes(request) || self.reads_fail && query.contains("orders(")
     }
 
     fn unauthorised(&self) -> FakeAnswer {
@@ -124,7 +145,7 @@ impl FakeApi for Api {
         if query.contains("permissions") {
             return FakeAnswer::new(
                 200,
-                json!({"data": {"activeChannel": {"token": CHANNEL}, "me": {"channels": [{"token": CHANNEL, "permissions": ["UpdateCatalog"]}]}}}),
+                json!({"data": {"activeChannel": {"token": CHANNEL}, "me": {"channels": [{"token": CHANNEL, "permissions": ["UpdateCatalog", "ReadOrder", "UpdateOrder"]}]}}}),
             );
         }
         if query.contains("productVariants(") {
@@ -136,6 +157,23 @@ impl FakeApi for Api {
         }
         if query.contains("updateProductVariants(") {
             return self.update(variables["input"].as_array().map_or(&[], Vec::as_slice));
+        }
+        let input = &variables["input"];
+        if query.contains("orders(") {
+            let found = self.book.list(&variables["options"]);
+            return FakeAnswer::new(200, json!({"data": {"orders": found}}));
+        }
+        if query.contains("addFulfillmentToOrder(") {
+            return self.book.fulfil(input);
+        }
+        if query.contains("transitionFulfillmentToState(") {
+            return self.book.step(&variables["id"], &variables["state"]);
+        }
+        if query.contains("cancelOrder(") {
+            return self.book.cancel(input);
+        }
+        if query.contains("refundOrder(") {
+            return self.book.refund(input);
         }
         FakeAnswer::new(
             400,
@@ -185,6 +223,74 @@ impl Api {
         }
         let updated: Vec<Value> = input.iter().map(|i| json!({"id": i["id"]})).collect();
         FakeAnswer::new(200, json!({"data": {"updateProductVariants": updated}}))
+    }
+}
+
+impl Api {
+    /// `None` when it is nothing about orders; `Some(None)` when it cannot be done.
+    fn act_on_orders(&mut self, action: &Value) -> Option<Option<Value>> {
+        let done = |answer: &FakeAnswer| {
+            let result = answer.body["data"]
+                .as_object()
+                .and_then(|d| d.values().next());
+            result.filter(|r| r["errorCode"].is_null()).cloned()
+        };
+        if let Some(wanted) = action["place"].as_object() {
+            let price = |sku: &str| {
+                self.ids
+                    .keys()
+                    .position(|s| s == sku)
+                    .map(|i| 503 + i as i64)
+            };
+            let wanted = wanted
+                .iter()
+                .map(|(sku, n)| Some((sku.clone(), price(sku)?, n.as_i64()?)));
+            let wanted: Option<Vec<_>> = wanted.collect();
+            let captured = action["captured"] == true;
+            return Some(wanted.map(|w| self.book.place(&w, captured)));
+        }
+        if let Some(frozen) = action["freeze"].as_bool() {
+            self.book.frozen = frozen;
+            return Some(Some(Value::Null));
+        }
+        if let Some(fail) = action["reads_fail"].as_bool() {
+            self.reads_fail = fail;
+            return Some(Some(Value::Null));
+        }
+        let names = ["show", "capture", "refund", "take_out", "cancel_order"];
+        let (what, code) = names.iter().find_map(|n| Some((*n, action.get(*n)?)))?;
+        Some(match what {
+            "show" => self.book.show(code),
+            "capture" => self.book.capture(code).map(|()| Value::Null),
+            "refund" => {
+                let amount = action["amount"].as_str().and_then(|a| a.parse().ok());
+                let units = amount.and_then(|a| super::orders::Places(2).units(a));
+                let payment = self
+                    .book
+                    .order_of(code)
+                    .map(|o| o["payments"][0]["id"].clone());
+                let input = json!({"paymentId": payment, "amount": units, "reason": "goodwill", "lines": []});
+                done(&self.book.refund(&input))
+            }
+            _ => {
+                let lines = match what {
+                    "take_out" => self
+                        .book
+                        .line(code, &action["sku"])
+                        .map(|id| json!([{"orderLineId": id, "quantity": action["quantity"]}])),
+                    _ => self.book.order_of(code).map(|order| {
+                        let lines = order["lines"].as_array().into_iter().flatten();
+                        let left = lines.filter(|l| l["quantity"] != 0);
+                        left.map(|l| json!({"orderLineId": l["id"], "quantity": l["quantity"]}))
+                            .collect()
+                    }),
+                };
+                let id = self.book.order_of(code).map(|o| o["id"].clone());
+                let whole = what == "cancel_order";
+                let input = json!({"orderId": id, "lines": lines, "reason": "asked for", "cancelShipping": whole});
+                done(&self.book.cancel(&input))
+            }
+        })
     }
 }
 
@@ -239,11 +345,20 @@ impl Fake for VendureFake {
     /// `{"hold": SKU, "quantity": N}`: an open order of the shop holds N units. `{"stock": SKU,
     /// "location": NAME, "quantity": N}`: somebody sets the stock there. `{"untrack": SKU}`: its stock
     /// is no longer counted. `{"end_sessions": true}`: whoever is logged in must log in again.
+    ///
+    /// Of orders, as of every stand-in of a storefront: `{"place": {SKU: N, …}, "captured": BOOL}` gives
+    /// the order's number; `{"capture": NUMBER}`, `{"refund": NUMBER, "amount": "1.25"}`, `{"take_out":
+    /// NUMBER, "sku": SKU, "quantity": N}` and `{"cancel_order": NUMBER}` are done by people;
+    /// `{"show": NUMBER}` tells how it stands. `{"freeze": BOOL}`: what happens shares a stamp.
+    /// `{"reads_fail": BOOL}`: faults are shown on reads of orders too.
     fn act(&self, action: &Value) -> Result<Value, String> {
         let mut api = self.0.api();
         if action["end_sessions"] == true {
             api.session += 1;
             return Ok(Value::Null);
+        }
+        if let Some(done) = api.act_on_orders(action) {
+            return done.ok_or_else(|| format!("no such order, line or amount: {action}"));
         }
         let names = ["hold", "stock", "untrack"];
         let (what, sku) = names

@@ -19,11 +19,6 @@ pub struct Publish {
     pub unchanged: bool,
 }
 
-/// Whether a record is of the channel that the storefront shows.
-pub fn is_of_channel(inbound: &Inbound, channel: &str) -> bool {
-    matches!(&inbound.event, Event::AvailabilityChanged(e) if *e.channel_id == *channel)
-}
-
 /// Stock-outs go first, then what comes back, then the rest.
 pub fn urgency(inbound: &Inbound) -> u8 {
     match &inbound.event {
@@ -35,7 +30,7 @@ pub fn urgency(inbound: &Inbound) -> u8 {
 
 /// Splits a batch into what is to be published and what is settled without a call: a version that
 /// was sent before, or an older one.
-pub fn plan(batch: &[Delivery]) -> (Vec<Option<Result<Ack, Fault>>>, Vec<Publish>) {
+pub fn plan(batch: &[&Delivery]) -> (Vec<Option<Result<Ack, Fault>>>, Vec<Publish>) {
     let mut results = Vec::with_capacity(batch.len());
     let mut publish = Vec::new();
     for (index, delivery) in batch.iter().enumerate() {

@@ -1,21 +1,72 @@
-//! Availability into Vendure.
+//! Vendure as a storefront.
 
-use super::CAPABILITIES;
 use super::client::{Client, Stock};
-use crate::connectors::availability::{self, Publish};
-use crate::pipeline::{Ack, Capabilities, Code, Delivery, Fault, Inbound, Sink, Stage};
-use std::sync::Arc;
+use super::orders::{self, Places, text};
+use crate::connectors::storefront::{
+    Done, Head, LISTED_ROWS, List, Publish, ReadOrder, Storefront, Terms, Way, is_refund, is_told,
+};
+use crate::contract::event::{OrderState, RefundEvent, ShipmentState};
+use crate::domain::Timestamp;
+use crate::pipeline::{Ack, Code, Fault, Stage};
+use serde_json::{Value, json};
 
 /// Units on hand that Vendure can hold: GraphQL's integers have 32 bits.
 const ON_HAND_MAX: i64 = i32::MAX as i64;
+/// Refunds move no stamp of their order.
+const LISTS: &[List] = &[
+    List {
+        name: "orders",
+        way: Way::Changes,
+        tells: is_told,
+    },
+    List {
+        name: "refunds",
+        way: Way::Again,
+        tells: is_refund,
+    },
+];
 
-pub(super) struct VendureSink {
-    client: Arc<Client>,
+pub(super) struct Shop {
+    pub client: Client,
+    pub terms: Terms,
 }
 
-impl VendureSink {
-    pub fn new(client: Arc<Client>) -> Self {
-        VendureSink { client }
+#[async_trait::async_trait]
+impl Storefront for Shop {
+    fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    fn lists(&self) -> &'static [List] {
+        LISTS
+    }
+
+    async fn heads(&self, list: &List, from: Timestamp, skip: usize) -> Result<Vec<Head>, Fault> {
+        let stamp = match list.way {
+            Way::Changes => "updatedAt",
+            Way::Again => "orderPlacedAt",
+        };
+        let rows = self.client.heads(stamp, from, skip, LISTED_ROWS).await?;
+        let head = |row: &Value| {
+            let id = text(&row["id"]);
+            Some(Head {
+                order: id.clone(),
+                id,
+                stamp: orders::time(&row[stamp])?,
+            })
+        };
+        Ok(rows.iter().filter_map(head).collect())
+    }
+
+    async fn orders(&self, ids: &[&str]) -> Result<Vec<ReadOrder>, Fault> {
+        let found = self.client.orders(json!({"id": {"in": ids}})).await?;
+        let places = Places(self.client.settings.money_places);
+        let read = |order: Value| ReadOrder {
+            id: text(&order["id"]),
+            raw: order.to_string().into(),
+            order: orders::read(&order, places),
+        };
+        Ok(found.into_iter().map(read).collect())
     }
 
     async fn publish(
@@ -94,26 +145,16 @@ impl VendureSink {
         }
         Ok(())
     }
-}
 
-#[async_trait::async_trait]
-impl Sink for VendureSink {
-    fn capabilities(&self) -> Capabilities {
-        CAPABILITIES
+    async fn fulfil(&self, state: &ShipmentState) -> Result<Done, Fault> {
+        self.client.fulfil(state).await
     }
-    fn wants(&self, inbound: &Inbound) -> bool {
-        availability::is_of_channel(inbound, &self.client.settings.channel)
+
+    async fn cancel(&self, state: &OrderState) -> Result<Done, Fault> {
+        self.client.cancel(state).await
     }
-    fn urgency(&self, inbound: &Inbound) -> u8 {
-        availability::urgency(inbound)
-    }
-    async fn write(&self, batch: &[Delivery]) -> Vec<Result<Ack, Fault>> {
-        let (mut results, publish) = availability::plan(batch);
-        let outcome = if publish.is_empty() {
-            Ok(())
-        } else {
-            self.publish(&publish, &mut results).await
-        };
-        availability::complete(results, outcome)
+
+    async fn refund(&self, refund: &RefundEvent, method: &str, key: &str) -> Result<Done, Fault> {
+        self.client.refund(refund, method, key).await
     }
 }
