@@ -1,5 +1,7 @@
 // A Vendure 3 shop on loopback: SQLite file, dummy payments, manual fulfilment. Its EventBus is written to outbox.jsonl
-// and, when WEBHOOK_URL is set, posted there. Settings come from the environment; see vendure.sh.
+// and, when WEBHOOK_URL is set, posted there, signed with WEBHOOK_SECRET (base64) by the Standard Webhooks specification.
+// Settings come from the environment; see vendure.sh.
+const crypto = require('crypto')
 const fs = require('fs')
 const path = require('path')
 process.env.VENDURE_DISABLE_TELEMETRY = 'true'
@@ -14,6 +16,18 @@ const movement = (entity) => ({
   sku: entity.productVariant?.sku,
   location: entity.stockLocationId,
 })
+
+// Headers of a delivery: its name, its time and, with a secret, the signature over both and the body.
+function signed(body) {
+  const id = crypto.randomUUID()
+  const at = Math.floor(Date.now() / 1000)
+  const headers = { 'content-type': 'application/json', 'webhook-id': id, 'webhook-timestamp': `${at}` }
+  if (process.env.WEBHOOK_SECRET) {
+    const mac = crypto.createHmac('sha256', Buffer.from(process.env.WEBHOOK_SECRET, 'base64'))
+    headers['webhook-signature'] = `v1,${mac.update(`${id}.${at}.${body}`).digest('base64')}`
+  }
+  return headers
+}
 
 class OutboxPlugin {
   constructor(bus) {
@@ -33,6 +47,7 @@ class OutboxPlugin {
     this.on(core.RefundStateTransitionEvent, (e) => ({
       from: e.fromState, to: e.toState, order: order(e.order), refund: pick(e.refund, ['id', 'total', 'reason']),
     }))
+    this.on(core.OrderLineEvent, (e) => e.type === 'cancelled' && { action: e.type, order: order(e.order) })
     this.on(core.StockMovementEvent, (e) => ({ action: e.type, movements: e.stockMovements.map(movement) }))
     this.on(core.ProductEvent, (e) => ({ action: e.type, product: pick(e.entity, ['id', 'name', 'updatedAt']) }))
     this.on(core.ProductVariantEvent, (e) => ({
@@ -43,11 +58,12 @@ class OutboxPlugin {
 
   on(Event, describe) {
     this.bus.ofType(Event).subscribe((event) => {
-      const line = JSON.stringify({ seq: ++this.seq, type: Event.name, at: event.createdAt, ...describe(event) })
+      const said = describe(event)
+      if (!said) return
+      const line = JSON.stringify({ seq: ++this.seq, type: Event.name, at: event.createdAt, ...said })
       fs.appendFileSync(path.join(data, 'outbox.jsonl'), line + '\n')
       if (process.env.WEBHOOK_URL) {
-        const headers = { 'content-type': 'application/json' }
-        fetch(process.env.WEBHOOK_URL, { method: 'POST', headers, body: line }).catch(() => {})
+        fetch(process.env.WEBHOOK_URL, { method: 'POST', headers: signed(line), body: line }).catch(() => {})
       }
     })
   }

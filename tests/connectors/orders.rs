@@ -1,5 +1,6 @@
 //! Orders of storefronts: what their sources tell and their sinks do, on the stand-ins.
 
+use super::inbox::MemoryInbox;
 use super::sources::{Reader, act, small};
 use super::{build, fake};
 use crossdock::connectors;
@@ -11,8 +12,8 @@ use crossdock::contract::event::{
 use crossdock::contract::topic;
 use crossdock::domain::{Decimal, Timestamp, order_id};
 use crossdock::pipeline::{
-    Ack, Code, ConnectorDescriptor, Delivery, Fake, FakeFault, Fault, Headers, Inbound, Origin,
-    Record, Sink, SourceRecord, Verdict,
+    Ack, Clock as _, Code, ConnectorDescriptor, Delivery, Fake, FakeFault, Fault, Headers, Inbound,
+    Origin, Record, Sink, SourceRecord, SystemClock, Verdict,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -555,5 +556,98 @@ async fn an_order_that_the_shop_does_not_have_stops_no_other() {
         payment.capture_references = vec!["no-such-payment".into()];
         let fault = shop.write(payment).await.expect_err("unknown");
         assert_eq!(fault.code, Code::UnknownReference, "{}: {fault}", shop.kind);
+    }
+}
+
+/// Signs a delivery by the Standard Webhooks specification and sends it; gives the answer's status.
+async fn deliver(url: &str, secret: &str, id: &str, body: &str) -> u16 {
+    use base64::Engine as _;
+    use hmac::{KeyInit as _, Mac as _};
+    let key = base64::engine::general_purpose::STANDARD
+        .decode(secret)
+        .expect("base64");
+    let at = SystemClock.now().as_millis() / 1_000;
+    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(&key).expect("a key");
+    mac.update(format!("{id}.{at}.{body}").as_bytes());
+    let signature = base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
+    let request = reqwest::Client::new()
+        .post(url)
+        .header("webhook-id", id)
+        .header("webhook-timestamp", at)
+        .header("webhook-signature", format!("v1,{signature}"));
+    let answer = request.body(body.to_owned()).send().await;
+    answer.expect("an answer").status().as_u16()
+}
+
+#[tokio::test]
+async fn an_order_that_a_webhook_names_is_told_at_once_and_by_the_list_no_second_time() {
+    const SECRET: &str = "c2VjcmV0IG9mIHRoZSBzaG9wIHRoYXQgc2VuZHM=";
+    for descriptor in storefronts() {
+        let (fake, mut settings) = small(descriptor).await;
+        let secret = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(secret.path(), SECRET).expect("written");
+        let reference = format!("${{file:{}}}", secret.path().display());
+        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let listen = port.local_addr().expect("bound").to_string();
+        drop(port);
+        settings["webhook"] =
+            json!({"listen": listen, "secrets": [reference], "inbox_keys": [reference]});
+        assert!(
+            descriptor.inbox,
+            "{} keeps deliveries nowhere",
+            descriptor.kind
+        );
+        let connector = build(descriptor, settings);
+        let inbox = Arc::new(MemoryInbox::default());
+        let mut source = connector.source().expect("a source");
+        source.open(inbox.clone()).expect("it listens");
+        let shard = source.shards().remove(0);
+        let first = source.poll(&shard, None).await.expect("polled").cursor;
+
+        let number = act(
+            fake.as_ref(),
+            json!({"place": {"S00": 1}, "captured": true}),
+        );
+        let id = act(fake.as_ref(), json!({"show": number}))["id"].clone();
+        let body = match descriptor.kind {
+            "vendure" => json!({"type": "OrderPlacedEvent", "order": {"id": id}}),
+            _ => json!({"name": "order.placed", "data": {"id": id}}),
+        };
+        let url = format!("http://{listen}/");
+        let forged = deliver(
+            &url,
+            "d3Jvbmcgd3Jvbmcgd3Jvbmcgd3Jvbmc=",
+            "m0",
+            &body.to_string(),
+        )
+        .await;
+        assert_eq!(
+            (forged, inbox.kept().len()),
+            (401, 0),
+            "{}",
+            descriptor.kind
+        );
+        for (name, kept) in [("m1", 1), ("m1", 2), ("m2", 3)] {
+            let status = deliver(&url, SECRET, name, &body.to_string()).await;
+            assert_eq!(status, 200, "{}", descriptor.kind);
+            assert!(inbox.kept().len() <= kept, "durable before it is answered");
+        }
+        assert!(!inbox.kept().is_empty(), "{}", descriptor.kind);
+        source.woken().await;
+        let batch = source.poll(&shard, Some(&first)).await.expect("polled");
+        let words: Vec<String> = batch.records.iter().map(told).collect();
+        let placed = words.iter().filter(|w| w.starts_with("PLACED")).count();
+        assert_eq!(placed, 1, "{}: {words:?}", descriptor.kind);
+        // Whoever goes on from there tells nothing twice; whoever has to begin again tells the same.
+        let after = source
+            .poll(&shard, Some(&batch.cursor))
+            .await
+            .expect("polled");
+        assert_eq!(after.records, [], "{}", descriptor.kind);
+        let mut other = connector.source().expect("a source");
+        drop(source);
+        other.open(inbox).expect("it listens");
+        let again = other.poll(&shard, Some(&first)).await.expect("polled");
+        assert_eq!(again.records, batch.records, "{}", descriptor.kind);
     }
 }

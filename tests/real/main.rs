@@ -3,6 +3,9 @@
 
 mod desk;
 mod erp;
+#[path = "../support/inbox.rs"]
+#[allow(dead_code, reason = "these tests do not need all of it")]
+mod inbox;
 #[path = "../support/kafka.rs"]
 mod kafka;
 mod life;

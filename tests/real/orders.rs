@@ -189,3 +189,56 @@ fn a_unit_that_is_cancelled_in_the_shop_or_elsewhere_is_cancelled_once_in_both()
         assert_eq!(shop.line(&order.number, SKUS[0]).1, 1, "{kind}");
     }
 }
+
+#[test]
+fn what_a_shop_announces_is_verified_durable_and_told() {
+    const SECRET: &str = "c2VjcmV0IG9mIHRoZSBzaG9wIHRoYXQgc2VuZHM=";
+    let Some(systems) = Systems::find() else {
+        return;
+    };
+    for shop in Shop::all(&systems) {
+        let kind = shop.kind;
+        let secret = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(secret.path(), SECRET).expect("written");
+        let reference = format!("${{file:{}}}", secret.path().display());
+        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let listen = port.local_addr().expect("bound").to_string();
+        drop(port);
+        let since = Timestamp(SystemClock.now().0 - 1_000_000);
+        let mut settings = shop.settings(&url(kind), "web");
+        settings["orders"] = serde_json::json!({"since": since.to_string()});
+        settings["webhook"] = serde_json::json!({"listen": listen, "secrets": [reference], "inbox_keys": [reference]});
+        let descriptor = connectors::find(kind).expect("the connector");
+        let connector = (descriptor.build)(SINK, settings).expect("built");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let _inside = runtime.enter();
+        let inbox = std::sync::Arc::new(crate::inbox::MemoryInbox::default());
+        let mut source = connector.source().expect("a source");
+        source.open(inbox.clone()).expect("it listens");
+        let shard = source.shards().remove(0);
+
+        systems.stop(kind);
+        let address = format!("http://{listen}/");
+        systems.start_with(
+            kind,
+            &[("WEBHOOK_URL", &address), ("WEBHOOK_SECRET", SECRET)],
+        );
+        let order = key(&shop.buy(&[(SKUS[0], 1)]));
+        runtime.block_on(source.woken());
+        assert!(!inbox.kept().is_empty(), "{kind}: nothing was kept");
+        let (mut cursor, mut told) = (None, false);
+        while !told {
+            let batch = runtime.block_on(source.poll(&shard, cursor.as_ref()));
+            let batch = batch.unwrap_or_else(|f| panic!("{kind}: {f}"));
+            assert!(batch.rejects.is_empty(), "{kind}: {:?}", batch.rejects);
+            told = batch.records.iter().any(|r| *r.key == *order);
+            cursor = Some(batch.cursor);
+        }
+        systems.stop(kind);
+        systems.start(kind);
+    }
+}

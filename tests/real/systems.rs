@@ -50,6 +50,13 @@ impl Systems {
         control(name, "up");
     }
 
+    /// Starts a system with these settings in its environment; it must be stopped.
+    pub fn start_with(&self, name: &str, settings: &[(&str, &str)]) {
+        run(script(&format!("{name}/{name}.sh"))
+            .arg("up")
+            .envs(settings.iter().copied()));
+    }
+
     /// A credential or another file that the landscape has left in its cache.
     pub fn file(&self, name: &str) -> PathBuf {
         let variable = |name| std::env::var_os(name).filter(|v: &std::ffi::OsString| !v.is_empty());
@@ -95,14 +102,15 @@ fn hold() -> Result<Child, String> {
 }
 
 fn control(name: &str, verb: &str) {
-    let output = script(&format!("{name}/{name}.sh"))
-        .arg(verb)
-        .stdin(Stdio::null())
-        .output()
-        .expect("the script runs");
+    run(script(&format!("{name}/{name}.sh")).arg(verb));
+}
+
+fn run(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.expect("the script runs");
     assert!(
         output.status.success(),
-        "{name} {verb}: {}",
+        "{command:?}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
 }

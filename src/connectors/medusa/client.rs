@@ -328,6 +328,14 @@ impl Client {
         Ok({ found }.find(|p| p["id"] == id))
     }
 
+    /// The order that a payment is for.
+    pub async fn order_of_payment(&self, id: &str) -> Result<Option<String>, Fault> {
+        let query = [("id[]", id), ("fields", "id,payment_collection.order.id")];
+        let body = self.get("/admin/payments", &query).await?;
+        let order = &body["payments"][0]["payment_collection"]["order"]["id"];
+        Ok(order.as_str().map(str::to_owned))
+    }
+
     pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, Fault> {
         let request = self.request(reqwest::Method::POST, path).json(body);
         let answer = http::send(&self.name, request).await?;

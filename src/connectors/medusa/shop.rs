@@ -74,6 +74,18 @@ impl Storefront for Shop {
         Ok(found.into_iter().map(read).collect())
     }
 
+    async fn announced(&self, body: &serde_json::Value) -> Result<Option<String>, Fault> {
+        let data = &body["data"];
+        let id = [&data["order_id"], &data["id"]].map(text);
+        if let Some(order) = id.iter().find(|id| id.starts_with("order_")) {
+            return Ok(Some(order.clone()));
+        }
+        match id.iter().find(|id| id.starts_with("pay_")) {
+            Some(payment) => self.client.order_of_payment(payment).await,
+            None => Ok(None),
+        }
+    }
+
     async fn publish(
         &self,
         publish: &[Publish],

@@ -4,6 +4,7 @@
 //! A storefront's own folder talks to it and translates; it does so behind [`Storefront`].
 
 mod availability;
+mod deliveries;
 mod order;
 mod sink;
 mod source;
@@ -15,6 +16,7 @@ pub use sink::StorefrontSink;
 pub use source::StorefrontSource;
 pub use window::{Head, LISTED_ROWS};
 
+use crate::connectors::webhook::{Ingress, Signing, Webhook};
 use crate::contract::event::{
     Event, OrderState, PaymentKind, RefundEvent, ShipmentState, SinkOutcome,
 };
@@ -32,6 +34,7 @@ pub const EMITS: &[&str] = &[
     topic::ORDER_LIFECYCLE,
     topic::PAYMENT_EVENT,
     topic::REFUND_REQUEST,
+    topic::OPS_EXCEPTION,
 ];
 /// Topics that its sink reads.
 pub const ACCEPTS: &[&str] = &[
@@ -77,6 +80,16 @@ impl Default for OrderSettings {
             provider_tells: Vec::new(),
         }
     }
+}
+
+/// The way in for a storefront's webhooks, where it is to have one. They are signed by the Standard
+/// Webhooks specification.
+///
+/// # Errors
+/// All that is wrong with the settings.
+pub fn way_in(instance: &str, webhook: Option<&Webhook>) -> Result<Option<Ingress>, Fault> {
+    let ingress = |w| Ingress::new(instance, w, &Signing::standard_webhooks());
+    webhook.map(ingress).transpose()
 }
 
 /// What a storefront is to Crossdock.
@@ -203,6 +216,8 @@ pub trait Storefront: Send + Sync + 'static {
     /// Rows of a list with a stamp not before `from`, by stamp and then id, at most [`LISTED_ROWS`]
     /// after the first `skip`.
     async fn heads(&self, list: &List, from: Timestamp, skip: usize) -> Result<Vec<Head>, Fault>;
+    /// The id of the order that a webhook's body is about.
+    async fn announced(&self, body: &serde_json::Value) -> Result<Option<String>, Fault>;
     /// The orders with these ids. One that is gone is absent.
     async fn orders(&self, ids: &[&str]) -> Result<Vec<ReadOrder>, Fault>;
 

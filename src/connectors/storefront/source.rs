@@ -1,11 +1,18 @@
-//! Orders out of a storefront.
+//! Orders out of a storefront: what it announces, and what its lists show.
+//!
+//! Webhook and poller are one source: a delivery names an order, which is then read as the list would
+//! have it read, and what was told once is not told again. The lists close the gaps that webhooks leave.
 
+use super::deliveries::Announced;
 use super::window::Window;
 use super::{Head, List, ReadOrder, Storefront, Way, order};
+use crate::connectors::webhook::Ingress;
+use crate::domain::Timestamp;
 use crate::pipeline::{
-    Code, Cursor, Fault, Source, SourceBatch, SourceOrigin, SourceReject, Stage,
+    Clock as _, Code, Cursor, Fault, Inbox, Source, SourceBatch, SourceOrigin, SourceReject, Stage,
+    SystemClock,
 };
-use serde::Deserialize as _;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -17,47 +24,118 @@ const REST_POLLS: u32 = 20;
 /// The source of a storefront.
 pub struct StorefrontSource<S> {
     shop: Arc<S>,
+    ingress: Option<Ingress>,
     /// Polls since the last page, by list.
     rested: HashMap<&'static str, u32>,
 }
 
+/// Where reading goes on.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+struct Bookmark {
+    window: Window,
+    #[serde(default, skip_serializing_if = "Announced::is_nothing")]
+    announced: Announced,
+}
+
 impl<S: Storefront> StorefrontSource<S> {
-    pub fn new(shop: Arc<S>) -> Self {
+    /// With the way in for its webhooks, where it has one.
+    pub fn new(shop: Arc<S>, ingress: Option<Ingress>) -> Self {
         StorefrontSource {
             shop,
+            ingress,
             rested: HashMap::new(),
         }
     }
 
-    async fn read(&self, list: &List, mut window: Window) -> Result<(SourceBatch, Window), Fault> {
+    async fn read(
+        &self,
+        list: &List,
+        bookmark: &mut Bookmark,
+        batch: &mut SourceBatch,
+    ) -> Result<(), Fault> {
         let terms = self.shop.terms();
-        let (from, skip) = window.place();
+        let now = SystemClock.now();
+        let (from, skip) = bookmark.window.place();
         let page = self.shop.heads(list, from.max(terms.since), skip).await?;
+        let window = &mut bookmark.window;
         let fresh = match list.way {
-            Way::Changes => window.fresh(&page, ORDERS_READ),
+            Way::Changes => window.fresh(&page, ORDERS_READ, now),
             Way::Again => page.iter().take(ORDERS_READ).collect(),
         };
-        let mut batch = SourceBatch::default();
-        self.tell(list, &fresh, &mut window, &mut batch).await?;
+        let news = self.tell(list, &fresh, window, batch, now).await?;
         match list.way {
             Way::Again => window.turn(&page, fresh.len(), terms.refund_horizon),
             Way::Changes => {
-                batch.more = fresh.len() == ORDERS_READ || window.advance(&page, terms.overlap);
+                let more = fresh.len() == ORDERS_READ || window.advance(&page, terms.overlap);
+                batch.more |= more;
+                if self.ingress.is_some() && self.is_announced(list) {
+                    let announced = &mut bookmark.announced;
+                    announced.found(&news, window.high(), !more);
+                    batch.records.extend(announced.judge(terms, now));
+                }
             }
         }
-        Ok((batch, window))
+        Ok(())
     }
 
-    async fn tell(
-        &self,
+    /// Whether webhooks announce what this list shows.
+    fn is_announced(&self, list: &List) -> bool {
+        self.shop
+            .lists()
+            .first()
+            .is_some_and(|first| first.name == list.name)
+    }
+
+    /// Tells the orders that deliveries name.
+    async fn take(
+        &mut self,
         list: &List,
-        fresh: &[&Head],
-        window: &mut Window,
+        bookmark: &mut Bookmark,
         batch: &mut SourceBatch,
     ) -> Result<(), Fault> {
-        if fresh.is_empty() {
+        let Some(ingress) = &mut self.ingress else {
             return Ok(());
+        };
+        let taken = ingress.take(bookmark.announced.position, ORDERS_READ)?;
+        batch.rejects.extend(taken.rejects);
+        batch.more |= taken.more;
+        let mut heads = Vec::new();
+        for delivery in &taken.deliveries {
+            let body = match delivery.json() {
+                Ok(body) => body,
+                Err(fault) => {
+                    batch.rejects.push(delivery.reject(fault));
+                    continue;
+                }
+            };
+            // What is not about an order is none of ours.
+            if let Some(id) = self.shop.announced(&body).await? {
+                bookmark.announced.heard(&id, delivery.received_at);
+                heads.push(Head {
+                    order: id.clone(),
+                    id,
+                    // Not its stamp: the list shows the order once more, and finds nothing new.
+                    stamp: Timestamp::default(),
+                });
+            }
         }
+        let all: Vec<&Head> = heads.iter().collect();
+        let window = &mut bookmark.window;
+        self.tell(list, &all, window, batch, SystemClock.now())
+            .await?;
+        bookmark.announced.position = taken.next;
+        Ok(())
+    }
+
+    /// Reads these orders and tells what is new of them; gives those of which something was.
+    async fn tell<'h>(
+        &self,
+        list: &List,
+        fresh: &[&'h Head],
+        window: &mut Window,
+        batch: &mut SourceBatch,
+        now: Timestamp,
+    ) -> Result<Vec<&'h Head>, Fault> {
         let ids: BTreeSet<&str> = fresh.iter().map(|h| h.order.as_str()).collect();
         let ids: Vec<&str> = ids.into_iter().filter(|id| !id.is_empty()).collect();
         let read = match ids.is_empty() {
@@ -65,10 +143,11 @@ impl<S: Storefront> StorefrontSource<S> {
             false => self.shop.orders(&ids).await?,
         };
         let read: HashMap<&str, &ReadOrder> = read.iter().map(|r| (r.id.as_str(), r)).collect();
+        let mut news = Vec::new();
         for head in fresh {
             let Some(read) = read.get(head.order.as_str()) else {
                 // Deleted meanwhile, or nothing was ordered.
-                window.note(head, String::new());
+                window.note(head, String::new(), now);
                 continue;
             };
             let said = match &read.order {
@@ -76,8 +155,9 @@ impl<S: Storefront> StorefrontSource<S> {
                     let mut records = order::events(self.shop.terms(), found);
                     records.retain(|r| (list.tells)(&r.event));
                     let said = order::digest(&records);
-                    if window.said(&head.id) != Some(&said) {
+                    if window.said(&head.id) != Some(&said) && !records.is_empty() {
                         batch.records.append(&mut records);
+                        news.push(*head);
                     }
                     said
                 }
@@ -92,10 +172,10 @@ impl<S: Storefront> StorefrontSource<S> {
                 }
             };
             if list.way == Way::Changes || !batch.records.is_empty() {
-                window.note(head, said);
+                window.note(head, said, now);
             }
         }
-        Ok(())
+        Ok(news)
     }
 }
 
@@ -117,17 +197,32 @@ impl<S: Storefront> Source for StorefrontSource<S> {
         lists.map(|l| l.name.to_owned()).collect()
     }
 
+    fn open(&mut self, inbox: Arc<dyn Inbox>) -> Result<(), Fault> {
+        match &mut self.ingress {
+            Some(ingress) => ingress.open(inbox),
+            None => Ok(()),
+        }
+    }
+
+    async fn woken(&mut self) {
+        match &self.ingress {
+            Some(ingress) => ingress.woken().await,
+            None => std::future::pending().await,
+        }
+    }
+
     async fn poll(&mut self, shard: &str, cursor: Option<&Cursor>) -> Result<SourceBatch, Fault> {
-        let Some(list) = self.shop.lists().iter().find(|l| l.name == shard) else {
+        let shop = self.shop.clone();
+        let Some(list) = shop.lists().iter().find(|l| l.name == shard) else {
             let message = format!("a storefront has no part {shard}");
             return Err(Fault::halt(Stage::Read, Code::Bug, message));
         };
-        let window = match cursor {
-            None => Window::default(),
-            Some(cursor) => Window::deserialize(&cursor.bookmark).map_err(|e| {
+        let mut bookmark = match cursor {
+            None => Bookmark::default(),
+            Some(cursor) => Bookmark::deserialize(&cursor.bookmark).map_err(|e| {
                 let message = format!(
                     "the bookmark of {} cannot be read: it was written by another kind of connector or a later version; give the connector another name to read from the beginning",
-                    self.shop.terms().instance
+                    shop.terms().instance
                 );
                 Fault::halt(Stage::Read, Code::Configuration, message).caused_by(e)
             })?,
@@ -143,9 +238,13 @@ impl<S: Storefront> Source for StorefrontSource<S> {
             });
         }
         *rested = 0;
-        let (mut batch, window) = self.read(list, window).await?;
+        let mut batch = SourceBatch::default();
+        if self.is_announced(list) {
+            self.take(list, &mut bookmark, &mut batch).await?;
+        }
+        self.read(list, &mut bookmark, &mut batch).await?;
         batch.cursor = Cursor {
-            bookmark: serde_json::to_value(&window).map_err(|e| {
+            bookmark: serde_json::to_value(&bookmark).map_err(|e| {
                 Fault::halt(Stage::Read, Code::Bug, "a bookmark cannot be written").caused_by(e)
             })?,
             sequence: cursor.map_or(1, |c| c.sequence),

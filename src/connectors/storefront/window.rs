@@ -2,7 +2,8 @@
 //!
 //! Stamps are taken before a transaction ends, in whole seconds by some databases, and several rows
 //! share one. So every poll lists again what is stamped within the overlap before the newest row, and
-//! what is known with its stamp is passed over. A row is read again only when its stamp moved.
+//! what is known with its stamp is passed over. A row is read again when its stamp moved, and once more a
+//! few seconds later: it may have changed again within the time that its stamp stands for.
 
 use crate::domain::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,9 @@ pub const LISTED_ROWS: usize = 200;
 const KNOWN_MAX: usize = 2_000;
 /// Rows remembered beyond the overlap, so that an order that only moved its stamp is not told again.
 const RECENT_MAX: usize = 500;
+
+/// After so long nothing more happens under a stamp that was seen.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
 
 /// A row of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +45,9 @@ pub struct Window {
     known: BTreeMap<String, Known>,
 }
 
+/// Stamp, what was said, and when the stamp was seen first, while the row is to be read once more.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-struct Known(i64, String);
+struct Known(i64, String, Option<i64>);
 
 impl Window {
     /// Where the list is to be read.
@@ -50,11 +55,13 @@ impl Window {
         (Timestamp(self.from), self.skip)
     }
 
-    /// Rows of the page that are not known as they are, at most `max`.
-    pub fn fresh<'a>(&self, page: &'a [Head], max: usize) -> Vec<&'a Head> {
-        let is_fresh = |head: &&Head| {
-            let known = self.known.get(&head.id);
-            known.is_none_or(|k| k.0 != head.stamp.0)
+    /// Rows of the page that are not known as they are, or are to be read once more `now`; at most `max`.
+    pub fn fresh<'a>(&self, page: &'a [Head], max: usize, now: Timestamp) -> Vec<&'a Head> {
+        let is_fresh = |head: &&Head| match self.known.get(&head.id) {
+            Some(Known(stamp, _, seen)) if *stamp == head.stamp.0 => {
+                seen.is_some_and(|seen| now.since(Timestamp(seen)) >= SETTLED_AFTER)
+            }
+            _ => true,
         };
         page.iter().filter(is_fresh).take(max).collect()
     }
@@ -64,10 +71,21 @@ impl Window {
         self.known.get(id).map(|k| k.1.as_str())
     }
 
-    /// Remembers that a row was read, and what it said.
-    pub fn note(&mut self, head: &Head, said: String) {
-        self.known
-            .insert(head.id.clone(), Known(head.stamp.0, said));
+    /// Remembers that a row was read `now`, and what it said.
+    pub fn note(&mut self, head: &Head, said: String, now: Timestamp) {
+        let seen = match self.known.get(&head.id) {
+            Some(Known(stamp, _, seen)) if *stamp == head.stamp.0 => {
+                seen.filter(|seen| now.since(Timestamp(*seen)) < SETTLED_AFTER)
+            }
+            _ => Some(now.0),
+        };
+        let known = Known(head.stamp.0, said, seen);
+        self.known.insert(head.id.clone(), known);
+    }
+
+    /// Stamp of the newest row listed.
+    pub fn high(&self) -> Timestamp {
+        Timestamp(self.high)
     }
 
     /// Goes on behind `page` once all of it is known. Returns whether there is more.
@@ -129,16 +147,20 @@ mod tests {
 
     /// Reads a list to its end, as a source does; gives the rows in the order of reading.
     fn drain(window: &mut Window, list: &[Head]) -> Vec<(String, i64)> {
+        drain_at(window, list, Timestamp(0))
+    }
+
+    fn drain_at(window: &mut Window, list: &[Head], now: Timestamp) -> Vec<(String, i64)> {
         let mut read = Vec::new();
         for _ in 0..1_000 {
             let (from, skip) = window.place();
             let mut page: Vec<Head> = list.iter().filter(|h| h.stamp >= from).cloned().collect();
             page.sort_by_key(|h| (h.stamp, h.id.clone()));
             let page: Vec<Head> = page.into_iter().skip(skip).take(LISTED_ROWS).collect();
-            let fresh: Vec<Head> = window.fresh(&page, 50).into_iter().cloned().collect();
+            let fresh: Vec<Head> = window.fresh(&page, 50, now).into_iter().cloned().collect();
             for head in &fresh {
                 read.push((head.id.clone(), head.stamp.0));
-                window.note(head, String::new());
+                window.note(head, String::new(), now);
             }
             let more = fresh.len() == 50 || window.advance(&page, Duration::from_micros(100));
             if !more {
@@ -195,5 +217,15 @@ mod tests {
             [("00077".to_owned(), 950), ("00003".to_owned(), 2_000)]
         );
         assert!(drain(&mut window, &list).is_empty());
+    }
+
+    #[test]
+    fn a_row_is_read_once_more_when_its_second_is_over() {
+        let list = [head(1, 1_000)];
+        let mut window = Window::default();
+        for (at_s, reads) in [(0, 1), (3, 0), (6, 1), (60, 0)] {
+            let read = drain_at(&mut window, &list, Timestamp(at_s * 1_000_000));
+            assert_eq!(read.len(), reads, "after {at_s} s");
+        }
     }
 }

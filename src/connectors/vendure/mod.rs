@@ -24,6 +24,7 @@ mod orders;
 mod shop;
 
 use super::storefront::{self, OrderSettings, Storefront, StorefrontSink, StorefrontSource, Terms};
+use super::webhook::Webhook;
 use crate::config::Secret;
 use crate::domain::Timestamp;
 use crate::pipeline::{Check, Connector, ConnectorDescriptor, Evidence, Fault, Sink, Source};
@@ -38,7 +39,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     kind: "vendure",
     purpose: "reads orders, payments and refunds of a Vendure shop, and shows availability and shipments in it",
     emits: storefront::EMITS,
-    inbox: false,
+    inbox: true,
     accepts: storefront::ACCEPTS,
     sink: Some(storefront::CAPABILITIES),
     evidence: Evidence::RealSystem,
@@ -47,6 +48,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
         let settings: Settings = super::settings(instance, settings)?;
         let terms = Terms::new(instance, &settings.channel, &settings.orders)?;
         let client = Client::new(instance, settings)?;
+        storefront::way_in(instance, client.settings.webhook.as_ref())?;
         Ok(Arc::new(Vendure(Arc::new(Shop { client, terms }))))
     },
     fake: Some(|options| Box::pin(async move { fake::start(&options) })),
@@ -84,6 +86,10 @@ pub struct Settings {
     /// Orders and payments.
     #[serde(default)]
     pub orders: OrderSettings,
+    /// Where the shop's webhooks are taken, signed by the Standard Webhooks specification, their secrets
+    /// in base64. Without it, orders are found by asking alone.
+    #[serde(default)]
+    pub webhook: Option<Webhook>,
     /// Longest wait for an answer, in milliseconds.
     #[serde(default = "timeout_ms")]
     pub timeout_ms: u64,
@@ -104,7 +110,12 @@ struct Vendure(Arc<Shop>);
 #[async_trait::async_trait]
 impl Connector for Vendure {
     fn source(&self) -> Option<Box<dyn Source>> {
-        Some(Box::new(StorefrontSource::new(self.0.clone())))
+        let shop = &self.0;
+        // The settings were judged when the connector was built.
+        let way_in =
+            storefront::way_in(&shop.terms.instance, shop.client.settings.webhook.as_ref());
+        let ingress = way_in.unwrap_or_default();
+        Some(Box::new(StorefrontSource::new(shop.clone(), ingress)))
     }
     fn sink(&self) -> Option<Arc<dyn Sink>> {
         Some(Arc::new(StorefrontSink::new(self.0.clone())))

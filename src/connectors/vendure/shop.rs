@@ -69,6 +69,11 @@ impl Storefront for Shop {
         Ok(found.into_iter().map(read).collect())
     }
 
+    async fn announced(&self, body: &Value) -> Result<Option<String>, Fault> {
+        let id = text(&body["order"]["id"]);
+        Ok(Some(id).filter(|id| !id.is_empty()))
+    }
+
     async fn publish(
         &self,
         publish: &[Publish],

@@ -505,6 +505,7 @@ fn show(order: &Order) -> Value {
     let refunds = items(&order.now["payment_collections"][0]["payments"][0]["refunds"]).iter();
     let refunds = refunds.map(|r| r["raw_amount"]["value"].clone());
     json!({
+        "id": order.now["id"],
         "lines": lines.collect::<Vec<_>>(),
         "shipments": shipments.collect::<Vec<_>>(),
         "refunds": refunds.collect::<Vec<_>>(),

@@ -376,6 +376,7 @@ impl Book {
             .map(|c| format!("{}.{:02}", c / 100, c % 100))
             .collect();
         Some(json!({
+            "id": order["id"],
             "lines": lines.collect::<Vec<_>>(),
             "shipments": shipments.collect::<Vec<_>>(),
             "refunds": refunds,
