@@ -39,7 +39,11 @@ fn main() {
             bare(bootstrap, group, threads.parse().expect("a number"));
         }
         ["state", folder] => state(Path::new(folder)),
-        _ => compare(),
+        ["only", threads, rounds] => compare(
+            &[threads.parse().expect("a number")],
+            rounds.parse().expect("a number"),
+        ),
+        _ => compare(&[1, 2], ROUNDS),
     }
 }
 
@@ -51,7 +55,7 @@ struct Run {
     resident_mib_max: f64,
 }
 
-fn compare() {
+fn compare(threads: &[usize], rounds: usize) {
     announce("stock-ledger on a real Kafka against a bare loop that copies");
     let folder = tempfile::tempdir().expect("a folder");
     let deployment = Deployment::new(PARTITIONS, &[], folder.path());
@@ -73,11 +77,11 @@ fn compare() {
         "{:38} {:>9} {:>7} {:>9} {:>11} {:>9}",
         "", "records/s", "× bare", "CPU µs", "broker µs", "peak MiB"
     );
-    for threads in [1, 2] {
+    for &threads in threads {
         let mut bares = Vec::new();
         let mut ledgers = Vec::new();
         let mut both = Vec::new();
-        for round in 0..ROUNDS {
+        for round in 0..rounds {
             let group = format!("bare-{threads}-{round}");
             let mut command = Command::new(std::env::current_exe().expect("this program"));
             let bootstrap = &deployment.kafka.bootstrap;
@@ -111,10 +115,11 @@ fn compare() {
             unit,
         );
     }
-    let last = folder
-        .path()
-        .join("state")
-        .join(format!("l2{}", ROUNDS - 1));
+    let last =
+        folder
+            .path()
+            .join("state")
+            .join(format!("l{}{}", threads[threads.len() - 1], rounds - 1));
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     Running::start(command.arg("state").arg(last)).wait();
 }

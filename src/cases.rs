@@ -3,7 +3,7 @@
 //! exception-enricher writes them; an act is a [`Note`] to it, which it carries out or refuses and
 //! audits. Nothing else changes a case, so whoever acts is known.
 
-use crate::codec::{Codec, cloud_events};
+use crate::codec::{self, Codec};
 use crate::contract::event::{
     Audit, BusinessException, Event, EventMeta, ExceptionStatus, Note, NoteAction, Origin,
     PositionKind, Text,
@@ -150,7 +150,7 @@ pub fn act(
         partition: None,
         key: Some(key.as_bytes()),
         value: Some(&value),
-        headers: &cloud_events(&event, &key, None),
+        headers: &codec::headers(topic::OPS_NOTE, &event, &key, None),
         timestamp_ms: now.as_millis(),
     })?;
     producer.flush()?;

@@ -91,14 +91,15 @@ impl Drop for Running {
     }
 }
 
-/// `crossdock` as it is deployed, on this Kafka, with its log output in `folder`.
+/// `crossdock` (or the `CROSSDOCK_BENCH_PROGRAM` to compare with it) as it is deployed, on this Kafka, with its log output in `folder`.
 pub fn crossdock(bootstrap: &str, folder: &Path) -> Command {
     let log = fs::File::options()
         .create(true)
         .append(true)
         .open(folder.join("crossdock.log"))
         .expect("a log file");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_crossdock"));
+    let program = std::env::var_os("CROSSDOCK_BENCH_PROGRAM");
+    let mut command = Command::new(program.unwrap_or(env!("CARGO_BIN_EXE_crossdock").into()));
     command
         .env("CROSSDOCK_BOOTSTRAP", bootstrap)
         .env_remove("CROSSDOCK_REGISTRY")

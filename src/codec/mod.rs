@@ -8,7 +8,7 @@
 mod headers;
 mod resolve;
 
-pub use headers::{child_traceparent, cloud_events};
+pub use headers::{child_traceparent, headers};
 
 use crate::contract::Catalogue;
 use crate::contract::event::{Contract, DecodeError, DecodeErrorKind, Event, SinkReceipt};

@@ -26,6 +26,12 @@ impl Batch {
         self.records.is_empty()
     }
 
+    /// Forgets the records, keeping the room for the next.
+    pub fn clear(&mut self) {
+        self.records.clear();
+        self.generation = None;
+    }
+
     /// The lowest offset of each partition: where to seek after an abort.
     pub fn starts(&self) -> Offsets {
         let mut starts = Offsets::new();

@@ -1,6 +1,6 @@
 //! What a task writes: encoded, checked for size, sent in the open transaction.
 
-use crate::codec::{Codec, cloud_events};
+use crate::codec::{self, Codec};
 use crate::contract::event::{
     Blob, DeadLetter, Event, EventMeta, EventRef, Origin as MetaOrigin, PositionKind, SourceOrigin,
     Text,
@@ -144,7 +144,7 @@ impl Outbox {
             self.codec
                 .encode(emission.topic, &emission.event, &mut self.bytes)?;
             self.check_size(emission.topic, self.bytes.len() - from + emission.key.len())?;
-            let headers = cloud_events(&emission.event, &emission.key, trace);
+            let headers = codec::headers(emission.topic, &emission.event, &emission.key, trace);
             let value = (from, self.bytes.len());
             self.encoded.push(Encoded {
                 topic: emission.topic,
@@ -224,7 +224,7 @@ impl Outbox {
         self.bytes.clear();
         self.codec.encode(topic, event, &mut self.bytes)?;
         self.check_size(topic, self.bytes.len() + key.len())?;
-        let headers = cloud_events(event, key, trace);
+        let headers = codec::headers(topic, event, key, trace);
         let record = Outgoing {
             topic,
             partition,

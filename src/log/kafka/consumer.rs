@@ -191,7 +191,7 @@ impl Consumer for KafkaConsumer {
         if let Some(error) = self.untold.take() {
             return Err(error);
         }
-        let mut gathered = Gathered::default();
+        let mut gathered = Gathered::new(into);
         let mut changes = Vec::new();
         let mut wait = wait;
         let mut heard = false;
@@ -242,7 +242,7 @@ impl Consumer for KafkaConsumer {
         } else {
             self.probe_at = None;
         }
-        gathered.finish(into);
+        gathered.finish();
         Ok(changes)
     }
 
@@ -313,11 +313,17 @@ impl Consumer for KafkaConsumer {
     }
 }
 
-/// Records copied out of librdkafka's buffers into one of our own.
-#[derive(Default)]
-pub(super) struct Gathered {
+/// Bytes of records that share a buffer: small enough to be given back to where the next one is
+/// taken from, not to the system.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// Records copied out of librdkafka's buffers into some of our own, appended to a list.
+pub(super) struct Gathered<'a> {
+    into: &'a mut Vec<Record>,
+    before: usize,
     buffer: BytesMut,
-    records: Vec<Raw>,
+    /// The newest records, whose bytes are in `buffer`.
+    open: Vec<Raw>,
 }
 
 struct Raw {
@@ -328,12 +334,32 @@ struct Raw {
     headers: Range<usize>,
 }
 
-impl Gathered {
+impl<'a> Gathered<'a> {
+    pub fn new(into: &'a mut Vec<Record>) -> Self {
+        Gathered {
+            before: into.len(),
+            into,
+            buffer: BytesMut::new(),
+            open: Vec::new(),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.into.len() - self.before + self.open.len()
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.len() == 0
     }
 
     pub fn add<M: Message>(&mut self, topics: &mut Vec<Arc<str>>, message: &M) {
+        let bytes = message.key().map_or(0, <[u8]>::len) + message.payload().map_or(0, <[u8]>::len);
+        if self.buffer.len() + bytes > BUFFER_BYTES {
+            self.close();
+        }
+        if self.buffer.capacity() == 0 {
+            self.buffer.reserve(BUFFER_BYTES.max(bytes));
+        }
         let name = message.topic();
         let topic = match topics.iter().find(|t| ***t == *name) {
             Some(topic) => topic.clone(),
@@ -354,7 +380,7 @@ impl Gathered {
         for header in message.headers().into_iter().flat_map(|h| h.iter()) {
             pack_header(buffer, header.key, header.value);
         }
-        self.records.push(Raw {
+        self.open.push(Raw {
             origin: Origin {
                 topic,
                 partition: message.partition(),
@@ -369,22 +395,31 @@ impl Gathered {
 
     /// What was read before a rebalance of a partition that it took away is somebody else's now.
     fn keep_owned(&mut self, owned: &[TopicPartition]) {
-        self.records.retain(|raw| {
-            owned
+        self.close();
+        let foreign = |record: &mut Record| {
+            let origin = &record.origin;
+            !owned
                 .iter()
-                .any(|p| p.partition == raw.origin.partition && p.topic == raw.origin.topic)
-        });
+                .any(|p| p.partition == origin.partition && p.topic == origin.topic)
+        };
+        self.into.extract_if(self.before.., foreign).for_each(drop);
     }
 
-    pub fn finish(self, into: &mut Vec<Record>) {
-        let whole: Bytes = self.buffer.freeze();
-        into.extend(self.records.into_iter().map(|raw| Record {
+    /// Hands over the records of the open buffer.
+    fn close(&mut self) {
+        let whole: Bytes = std::mem::take(&mut self.buffer).freeze();
+        self.into.extend(self.open.drain(..).map(|raw| Record {
             origin: raw.origin,
             timestamp_ms: raw.timestamp_ms,
             key: raw.key.map(|r| whole.slice(r)),
             value: raw.value.map(|r| whole.slice(r)),
             headers: Headers::from_packed(whole.slice(raw.headers)),
         }));
+    }
+
+    /// Hands over what is left.
+    pub fn finish(mut self) {
+        self.close();
     }
 }
 

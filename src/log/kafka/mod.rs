@@ -77,7 +77,7 @@ impl KafkaSettings {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
             .set("isolation.level", isolation_name(isolation))
-            .set("queued.max.messages.kbytes", "16384")
+            .set("queued.max.messages.kbytes", "8192")
             // A full queue is looked at again after this; the default would leave it empty for long.
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.wait.max.ms", "100")

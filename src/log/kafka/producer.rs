@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const RECORD_BYTES_MAX: usize = 16 << 20;
 /// Records under way: enough to keep the connection busy. Each costs the client a kilobyte beside
 /// its own bytes.
-const QUEUE_RECORDS_MAX: usize = 20_000;
+const QUEUE_RECORDS_MAX: usize = 10_000;
 /// Delivery reports are taken in after so many records.
 const REPORTS_EVERY: u32 = 512;
 /// While records are awaited, reports are looked for this often.

@@ -168,7 +168,7 @@ impl Reader for KafkaReader {
                     sought.map_err(|e| error(&e))?;
                 }
             }
-            let mut gathered = Gathered::default();
+            let mut gathered = Gathered::new(into);
             let mut names = vec![topic.name.clone()];
             let mut wait = share;
             let mut of_topic = 0;
@@ -204,7 +204,7 @@ impl Reader for KafkaReader {
                 }
                 wait = Duration::ZERO;
             }
-            gathered.finish(into);
+            gathered.finish();
             read += of_topic;
         }
         match self.untold.take_if(|_| read == 0) {

@@ -297,7 +297,7 @@ impl ProcessorTask {
     fn gather(&mut self, wait: Duration) -> Result<(), Fault> {
         let gathered = self.fill_batch(wait);
         if !matches!(gathered, Ok(true)) {
-            self.batch = Batch::default();
+            self.batch.clear();
             self.holdings.go_back();
         }
         gathered?;
@@ -447,7 +447,7 @@ impl ProcessorTask {
             self.telemetry.fault(self.name, code);
         }
         self.adapt(took);
-        self.batch = Batch::default();
+        self.batch.clear();
         Ok(count + extra.len())
     }
 
@@ -523,7 +523,7 @@ impl ProcessorTask {
         self.rejected.clear();
         self.output.clear();
         self.group.clear();
-        self.batch = Batch::default();
+        self.batch.clear();
         self.holdings.go_back();
         if !failed.producer_usable {
             self.unsettled = true;
