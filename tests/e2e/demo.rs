@@ -2,6 +2,7 @@
 //! look at afterwards.
 
 use crate::kafka::Kafka;
+use crate::oracle;
 use crate::worker::{run, succeed};
 use std::path::{Path, PathBuf};
 
@@ -68,6 +69,12 @@ fn the_demo_runs_on_kafka_beside_what_is_there() {
     let books: serde_json::Value = serde_json::from_slice(&books.stdout).expect("JSON");
     assert_eq!(books["produced"], first["ledger"]["produced"]);
     assert_eq!(books["readers"], first["ledger"]["readers"]);
+
+    // And as somebody judges them who shares no code with it.
+    if let Some(mut judge) = oracle::command() {
+        judge.args(["judge", "--bootstrap", &kafka.bootstrap, "--prefix", &one]);
+        println!("{}", oracle::said(judge));
+    }
 
     // What is there already is never mixed with.
     let refused = on_kafka(&one);

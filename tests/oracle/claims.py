@@ -8,7 +8,6 @@ from world import ZERO, key_of
 
 COMMAND, EVENT, DECISION = "retail.reservation.command.v1", "retail.reservation.event.v1", "retail.reservation.decision.v1"
 ACTIVE = {"HELD", "CONFIRMED", "PARTIALLY_CONSUMED", "BACKORDERED"}
-ENDED = {"REJECTED", "RELEASED", "EXPIRED", "CONSUMED"}
 
 # DOMAIN.md §4. A state may be told again with other quantities; what has left the shelf has left it, so a
 # claim that was over can still be told to be consumed.

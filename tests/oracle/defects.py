@@ -12,8 +12,7 @@ from world import World, natural_id
 
 ONE = Decimal(1)
 CANARY = "erika.mustermann@example.org"
-LEVEL, ATS, OFFER = "retail.stock.level.v1", "retail.stock.ats.v1", "retail.rt.stock-ledger.channel-level.v1"
-CHANGE, COMMAND = "retail.stock.change.v1", "retail.reservation.command.v1"
+LEVEL, ATS, CHANGE = "retail.stock.level.v1", "retail.stock.ats.v1", "retail.stock.change.v1"
 CLAIM, DECISION = "retail.reservation.event.v1", "retail.reservation.decision.v1"
 DISPOSITION, CASE, POSTING = "retail.ops.disposition.v1", "retail.ops.exception.v1", "retail.ledger.posting.v1"
 

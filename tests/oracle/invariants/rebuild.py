@@ -8,8 +8,8 @@ import facts
 import orders
 from world import ZERO, key_of
 
-LEVEL, OFFER, ATS = "retail.stock.level.v1", "retail.rt.stock-ledger.channel-level.v1", "retail.stock.ats.v1"
-CHANNEL = "retail.channel.change.v1"
+LEVEL, ATS = "retail.stock.level.v1", "retail.stock.ats.v1"
+CHANNEL, FEED = "retail.channel.change.v1", "retail.ops.feed.v1"
 
 
 def judge(world, out):
@@ -50,6 +50,7 @@ def floor(quantity, unit):
 def levels(world, out):
     """The last level of each position and what each channel may have of it."""
     rules, selling, positions = policies(world), channels(world), facts.positions(world)
+    silent = {event["feedSource"] for event in world.latest(FEED).values() if event["status"] == "STALE"}
     claimed = defaultdict(lambda: defaultdict(lambda: ZERO))
     for key, events in claims.by_position(world).items():
         last = {event["reservationId"]: event for event in events}
@@ -73,8 +74,10 @@ def levels(world, out):
             wrong = next(i for i in sorted(shares.keys() | level["atsByChannel"].keys()) if shares.get(i) != level["atsByChannel"].get(i))
             out.broken(f"{wrong} may have {level['atsByChannel'].get(wrong)} of {key}, facts and decisions give {shares.get(wrong)}", level.record)
         waits = key in positions and any(facts.place(c)[0] > facts.trusted_epoch(positions[key]) for c in positions[key].changes)
-        if (level["confidence"] == "HIGH") == waits:
-            out.broken(f"{key} is told with confidence {level['confidence']}, {'some' if waits else 'none'} of its facts wait for a snapshot", level.record)
+        mute = key in positions and positions[key].source in silent
+        if (level["confidence"] == "HIGH") == (waits or mute):
+            why = "its source is silent" if mute else f"{'some' if waits else 'none'} of its facts wait for a snapshot"
+            out.broken(f"{key} is told with confidence {level['confidence']}, and {why}", level.record)
         out.saw("levels")
 
 
