@@ -7,9 +7,9 @@ use crate::systems::{Systems, url};
 use crate::tryton::Reader;
 use crossdock::contract::event::{
     DeliveryGroup, DeliveryMethod, Disposition, Event, EventMeta, InvoiceEvent, InvoiceKind,
-    InvoiceStatus, LineQty, Money, OrderEvent, OrderEventType, OrderLine, OrderSnapshot,
-    PaymentEvent, PaymentKind, RefundEvent, RefundStatus, ReturnEvent, ReturnLine, ReturnStatus,
-    ShipmentEvent, ShipmentLine, ShipmentStatus, SinkOutcome, StockReason,
+    InvoiceStatus, LineQty, Money, OrderCharge, OrderEvent, OrderEventType, OrderLine,
+    OrderSnapshot, PaymentEvent, PaymentKind, RefundEvent, RefundStatus, ReturnEvent, ReturnLine,
+    ReturnStatus, ShipmentEvent, ShipmentLine, ShipmentStatus, SinkOutcome, StockReason,
 };
 use crossdock::contract::topic;
 use crossdock::domain::{Decimal, order_id};
@@ -385,6 +385,54 @@ fn what_the_erp_does_not_know_is_named_and_its_neighbour_is_taken() {
         "exception",
         "for people to close"
     );
+}
+
+#[test]
+fn an_order_in_another_currency_is_sold_and_billed_in_it() {
+    let Some(systems) = Systems::find() else {
+        return;
+    };
+    let erp = Erp::log_in(&systems);
+    erp.web_shop(SHOP);
+    erp.sells_abroad();
+    let mut settings = settings(&erp, &url("tryton"), true);
+    settings["charges"] = json!({"SHIPPING": "DELIVERY"});
+    let mut reader = Reader::new(settings);
+    reader.drain();
+    let sink = reader.connector.sink().expect("a sink");
+    let number = numbers()();
+    let id = id_of(&number);
+    let mut abroad = placed(&number, "C005");
+    let order = abroad.order.as_mut().expect("an order");
+    order.currency = "EUR".into();
+    order.charges = vec![OrderCharge {
+        charge_id: "1".into(),
+        r#type: "SHIPPING".into(),
+        net: d("5"),
+        tax: d("1"),
+    }];
+    order.grand_total += d("6");
+    write(&reader, &sink, &abroad).expect("taken");
+    assert_eq!(erp.of_sale(&id, "total_amount")["decimal"], "34.98");
+    let told = reader.records.len();
+    erp.bill(&id);
+    reader.drain();
+    let bill: InvoiceEvent = last(&reader, told, &number, pick!(InvoiceEvent)).expect("told");
+    assert_eq!(
+        (&*bill.net.currency, bill.net.amount, bill.tax, bill.gross),
+        ("EUR", d("29.15"), d("5.83"), d("34.98"))
+    );
+    let lines: Vec<_> = bill
+        .lines
+        .iter()
+        .map(|l| (l.order_line_id.as_deref(), l.net))
+        .collect();
+    let expected = [
+        (Some("a"), d("19.98")),
+        (Some("b"), d("4.17")),
+        (None, d("5")),
+    ];
+    assert_eq!(lines, expected, "a charge is no line of the order");
 }
 
 #[test]
