@@ -5,6 +5,7 @@ mod elsewhere;
 #[path = "../support/inbox.rs"]
 mod inbox;
 mod orders;
+mod orders_kept;
 mod sales;
 mod sources;
 mod tryton;

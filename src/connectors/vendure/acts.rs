@@ -98,7 +98,9 @@ impl Client {
                     let data = self.call(MOVE, variables).await?;
                     let remedy =
                         "settle the order's payment there, or mend its state, then redrive";
-                    self.outcome(&data, "transitionFulfillmentToState", remedy)?;
+                    let moved = self.outcome(&data, "transitionFulfillmentToState", remedy);
+                    // The payment may be settled in a moment.
+                    moved.map_err(|f| Fault::retry(Stage::Write, Code::TooEarly, f.message))?;
                     done.changed = true;
                 }
             }
