@@ -39,6 +39,9 @@ pub struct Args {
     /// log. Credentials as for the other commands.
     #[arg(long, requires = "kafka", value_name = "URL")]
     registry: Option<String>,
+    /// Write what the systems around have done into this folder, one file of JSON lines each.
+    #[arg(long, value_name = "DIR")]
+    ledgers: Option<PathBuf>,
     /// Print one JSON object at the end and nothing else.
     #[arg(long)]
     json: bool,
@@ -55,6 +58,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let options = Options {
         seed: args.seed,
         data: args.data.clone(),
+        ledgers: args.ledgers.clone(),
         cluster: match &place {
             Some(place) => Some(place.cluster(args.registry.as_deref())?),
             None => None,
@@ -132,9 +136,10 @@ fn introduction(place: Option<&Place<'_>>) -> String {
     };
     format!(
         "Real sales of a gift shop: an ERP, tills and shoppers on one side, two\n\
-         storefronts on the other, over HTTP. Facts arrive twice and out of order, a\n\
-         count comes in mid-trade, a storefront goes down, calls are cut after they\n\
-         had their effect.\n{on}"
+         storefronts on the other, over HTTP; and some of its invoices as orders: paid,\n\
+         shipped or picked up, returned, refunded, booked. Facts arrive twice and out of\n\
+         order, some are late, a count comes in mid-trade, a storefront and the ERP go\n\
+         down, calls are cut after they had their effect.\n{on}"
     )
 }
 

@@ -16,6 +16,10 @@ impl DrivenClock {
     pub fn new(start: Timestamp) -> Self {
         DrivenClock(AtomicI64::new(start.0))
     }
+    /// To this time, unless it is past it.
+    pub fn advance_to(&self, at: Timestamp) {
+        self.0.fetch_max(at.0, Ordering::SeqCst);
+    }
     pub fn advance(&self, by: Duration) {
         self.0
             .fetch_add(i64::try_from(by.as_micros()).unwrap_or(0), Ordering::SeqCst);

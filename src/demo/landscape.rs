@@ -1,50 +1,32 @@
 //! What there is in the landscape: the log, the systems, the tasks. How they are driven is in `day`.
 
-use super::clock::{DrivenClock, FIRST_DAY};
-use super::invariants::{self, Books, Shown};
-use super::tally::{Counted, Tally};
+use super::clock::FIRST_DAY;
+use super::crew::Crew;
+use super::ground::{self, Ground, setup};
+use super::invariants::{self, Around, Shown};
+use super::systems::{CANARY, Estate};
 use super::traders::{
-    CHANNELS, DEPOT, Erp, Heard, STORES, Shared, Shoppers, Steady, Street, Survey, Tills,
-    WAREHOUSE, best_sellers, survey,
+    CHANNELS, CORNER, DEPOT, Erp, Heard, Market, SHOP, STORES, Shared, Shoppers, Steady, Street,
+    Survey, THIRD_PARTY, Tills, WAREHOUSE, best_sellers, survey,
 };
-use super::{Cluster, Options, Report, SLICE};
-use crate::codec::Codec;
+use super::{Options, Report, SLICE};
 use crate::connectors;
-use crate::contract::{Catalogue, Tier, topic};
-use crate::log::embedded::{self, EmbeddedLog};
-use crate::log::{Isolation, Log, Offset, Reader, TopicPartition};
-use crate::pipeline::{
-    Clock, Code, Connector, Fake, FakeOptions, Fault, Source, Stage, SystemClock,
-};
-use crate::registry::{self, EmbeddedRegistry, Registry, register};
-use crate::runtime::{ProcessorTask, SinkTask, SourceTask, TaskSettings};
-use crate::telemetry::Telemetry;
-use crate::topics::{self, Plan, Readers};
-use crate::{processors, verify};
+use crate::contract::event::Event;
+use crate::contract::topic;
+use crate::pipeline::{Clock, Connector, Fake, FakeOptions, Fault, Source, SystemClock};
+use crate::topics::Readers;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What is kept of a compacted topic at least: the judges read every version.
-const COMPACTION_LAG: Duration = Duration::from_secs(86_400);
+/// How long before now a run on a cluster begins.
+const DAYS_BEFORE: Duration = Duration::from_secs(10 * 86_400);
 /// SKUs that the ERP keeps, and shoppers want: those that sell best.
 const SKUS_WANTED: usize = 60;
 /// SKUs of these of which some is kept back.
 const SKUS_SCARCE: usize = 12;
-/// What the systems tell.
-const TOLD: [&str; 7] = [
-    topic::STOCK_CHANGE,
-    topic::STOCK_SNAPSHOT,
-    topic::STOCK_POLICY,
-    topic::RESERVATION_COMMAND,
-    topic::LOCATION_CHANGE,
-    topic::CHANNEL_CHANGE,
-    topic::PRODUCT_CHANGE,
-];
-/// What moves stock; nothing else happens here.
-const PROCESSORS: [&str; 2] = ["stock-ledger", "ats-aggregate"];
 const SOURCES: [&str; 4] = ["reference", "erp", "tills", "shoppers"];
 
 /// A storefront.
@@ -56,23 +38,13 @@ pub(super) struct Shop {
 
 /// Everything that takes part.
 pub(super) struct Landscape {
-    pub clock: Arc<DrivenClock>,
-    /// Real time that a round takes at least: none where nothing else takes any.
-    pub pace: Option<Duration>,
-    pub tally: Tally,
-    pub telemetry: Arc<Telemetry>,
-    pub codec: Arc<Codec>,
+    pub crew: Crew,
     pub street: Shared,
-    pub heard: Heard,
-    pub books: Books,
-    /// Reads what is judged as it is written.
-    pub reader: Box<dyn Reader>,
-    pub sources: Vec<SourceTask>,
-    pub processors: Vec<ProcessorTask>,
-    pub sinks: Vec<SinkTask>,
     pub shops: Vec<Shop>,
+    /// Who takes part in orders, and what happens to them.
+    pub estate: Estate,
+    pub market: Market,
     pub erp: Arc<dyn Fake>,
-    log: Arc<dyn Log>,
     started: std::time::Instant,
     _data: Option<OwnFile>,
 }
@@ -86,20 +58,10 @@ impl Drop for OwnFile {
     }
 }
 
-/// What every task is given.
-struct Ports {
-    log: Arc<dyn Log>,
-    clock: Arc<DrivenClock>,
-    codec: Arc<Codec>,
-    telemetry: Arc<Telemetry>,
-}
-
 impl Landscape {
     pub async fn start(options: &Options) -> Result<Self, Fault> {
         let (path, kept) = data_file(options)?;
         let survey = surveyed(&path).await?;
-        let catalogue = Catalogue::compiled();
-        let (clock, log, registry) = ground(options.cluster.as_ref())?;
         let shops = open_shops(&survey, options.seed).await?;
         let skus = best_sellers(&survey, SKUS_WANTED);
         let erp = FakeOptions {
@@ -108,19 +70,17 @@ impl Landscape {
             seed: options.seed,
         };
         let erp: Arc<dyn Fake> = Arc::from(stand_in("tryton", erp).await?);
-        let readers = readers(&shops);
-        lay_out(log.as_ref(), registry.as_ref(), &readers)?;
-
-        let tally = Tally::default();
-        let ports = Ports {
-            log: Arc::new(Counted {
-                inner: log.clone(),
-                tally: tally.clone(),
-            }),
-            clock: clock.clone(),
-            codec: Arc::new(Codec::new(registry::schemas(registry), catalogue)),
-            telemetry: Arc::new(Telemetry::new()),
+        let start = match &options.cluster {
+            // Days pass before it ends, and a broker takes no records of the future.
+            Some(_) => SystemClock.now().minus(DAYS_BEFORE),
+            None => FIRST_DAY,
         };
+        let market = Market::new(&path, options.seed)?;
+        let plan = market.plan();
+        let mut readers = readers(&shops);
+        plan.add_to(&mut readers);
+        let place = Ground::prepare(options.cluster.as_ref(), &readers, start)?;
+        let clock = place.clock.clone();
         let street: Shared = Arc::new(Mutex::new(Street::default()));
         let heard = Heard::default();
         let people = Erp::new(
@@ -152,70 +112,74 @@ impl Landscape {
             Box::new(tills),
             Box::new(shoppers),
         ];
-        let sources = SOURCES.iter().zip(sources).map(|(name, source)| {
+        let ear = Box::new(move |event: &Event| heard.hear(event));
+        let mut crew = Crew::new(&place, settles(&shops), ear)?;
+        for (name, source) in SOURCES.iter().zip(sources) {
             let source = Box::new(Steady::new(source));
-            ports.source(name, source)
-        });
-        let processors = taking_part().map(|p| ports.processor((p.make)()));
-        let sinks = shops.iter().map(|shop| {
+            crew.sources.push(place.source(name, source)?);
+        }
+        let estate = Estate::join(&plan, &place, &mut crew)?;
+        for processor in ground::taking_part() {
+            crew.processors.push(place.processor((processor.make)())?);
+        }
+        for shop in &shops {
             let sink = build(shop.name, shop.name, shop.settings())?
                 .sink()
                 .ok_or_else(|| setup(format!("{} has no sink", shop.name)))?;
-            ports.sink(shop.name, sink)
-        });
+            crew.sinks
+                .push(place.sink(shop.name, &[topic::STOCK_ATS], sink)?);
+        }
         Ok(Landscape {
-            pace: options.cluster.as_ref().map(|_| super::day::ROUND),
-            sources: sources.collect::<Result<_, _>>()?,
-            processors: processors.collect::<Result<_, _>>()?,
-            sinks: sinks.collect::<Result<_, _>>()?,
-            reader: reader(log.as_ref())?,
-            books: Books::default(),
-            telemetry: ports.telemetry,
-            codec: ports.codec,
-            clock,
-            tally,
+            crew,
             street,
-            heard,
             shops,
+            estate,
+            market,
             erp,
-            log,
             started: std::time::Instant::now(),
             _data: kept,
         })
     }
 
+    /// What the systems around say.
+    pub fn around(&self) -> Result<Around<'_>, Fault> {
+        Ok(Around {
+            systems: self.estate.entries(),
+            faults: self.market.faults(),
+            sinks: self.crew.sinks_settle(),
+            leak: self.crew.find(CANARY.as_bytes())?,
+        })
+    }
+
+    /// Writes the ledgers of the systems into a folder, as JSON lines.
+    pub fn write_ledgers(&self, folder: &Path) -> Result<(), Fault> {
+        let broken = |path: &Path, e: std::io::Error| {
+            setup(format!("{} cannot be written", path.display())).caused_by(e)
+        };
+        std::fs::create_dir_all(folder).map_err(|e| broken(folder, e))?;
+        let mut all = self.estate.lines();
+        all.push(("faults".to_owned(), self.market.told().to_vec()));
+        for (name, lines) in all {
+            let path = folder.join(format!("{name}.jsonl"));
+            let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            std::fs::write(&path, lines).map_err(|e| broken(&path, e))?;
+        }
+        Ok(())
+    }
+
     /// Facts and commands that the systems have told.
     pub fn events(&self) -> u64 {
-        self.tally.written(TOLD)
-    }
-
-    /// Who settles which topic.
-    pub fn settles(&self) -> Vec<(String, String)> {
-        let processors = taking_part().flat_map(|p| {
-            let inputs = p.descriptor.inputs.iter();
-            inputs.map(|t| (p.descriptor.name.to_owned(), (*t).to_owned()))
-        });
-        let shops = self.shops.iter();
-        let sinks = shops.map(|s| (s.name.to_owned(), topic::STOCK_ATS.to_owned()));
-        processors.chain(sinks).collect()
-    }
-
-    /// The books as `crossdock verify` finds them.
-    pub fn ledger(&self) -> Result<verify::Ledger, Fault> {
-        verify::ledger(
-            &self.log,
-            &self.codec,
-            Catalogue::compiled(),
-            &TaskSettings::new("", 0).application,
-            &self.settles(),
-        )
+        self.crew.told
     }
 
     /// Balances the books and judges the invariants.
     pub fn report(self, options: &Options) -> Result<Report, Fault> {
-        let ledger = self.ledger()?;
-        let shown: Vec<Shown> = self.shops.iter().map(Shop::shown).collect();
-        let invariants = invariants::judge(&self.books, &ledger, &shown, self.clock.now());
+        let ledger = self.crew.ledger()?;
+        let mut shown: Vec<Shown> = self.shops.iter().map(Shop::shown).collect();
+        shown.extend(self.estate.shown());
+        let around = self.around()?;
+        let invariants =
+            invariants::judge(&self.crew.books, &ledger, &shown, &around, self.crew.now());
         Ok(Report {
             seed: options.seed,
             events: self.events(),
@@ -223,16 +187,6 @@ impl Landscape {
             invariants,
             took: self.started.elapsed(),
         })
-    }
-
-    /// Everything that is judged, as the log has it: for tests that change it.
-    #[cfg(test)]
-    pub fn records(&self) -> Result<Vec<crate::pipeline::Record>, Fault> {
-        let mut all = Vec::new();
-        for topic in invariants::TOPICS {
-            verify::read_topic(self.log.as_ref(), topic, |record| all.push(record.clone()))?;
-        }
-        Ok(all)
     }
 }
 
@@ -257,120 +211,15 @@ impl Shop {
     }
 }
 
-impl Ports {
-    fn settings() -> TaskSettings {
-        TaskSettings {
-            static_membership: false,
-            calls_max: 1,
-            ..TaskSettings::new("demo", 0)
-        }
-    }
-
-    fn source(&self, name: &str, source: Box<dyn Source>) -> Result<SourceTask, Fault> {
-        SourceTask::new(
-            name,
-            source,
-            self.log.clone(),
-            self.clock.clone(),
-            self.codec.clone(),
-            Catalogue::compiled(),
-            self.telemetry.clone(),
-            Self::settings(),
-        )
-    }
-
-    fn processor(
-        &self,
-        processor: Box<dyn crate::pipeline::Processor>,
-    ) -> Result<ProcessorTask, Fault> {
-        ProcessorTask::new(
-            processor,
-            self.log.clone(),
-            self.clock.clone(),
-            self.codec.clone(),
-            Catalogue::compiled(),
-            self.telemetry.clone(),
-            Self::settings(),
-        )
-    }
-
-    fn sink(&self, name: &str, sink: Arc<dyn crate::pipeline::Sink>) -> Result<SinkTask, Fault> {
-        SinkTask::new(
-            name,
-            &[topic::STOCK_ATS],
-            sink,
-            self.log.clone(),
-            self.clock.clone(),
-            self.codec.clone(),
-            Catalogue::compiled(),
-            self.telemetry.clone(),
-            Self::settings(),
-        )
-    }
-}
-
-/// What a landscape stands on.
-type Ground = (Arc<DrivenClock>, Arc<dyn Log>, Arc<dyn Registry>);
-
-/// The clock, the log and the registry: of this process, or of a cluster that holds nothing yet.
-fn ground(cluster: Option<&Cluster>) -> Result<Ground, Fault> {
-    let in_log = |log: &Arc<dyn Log>| {
-        let opened = EmbeddedRegistry::open(log.clone());
-        opened.map_err(|e| setup("the schema registry in the log cannot be opened").caused_by(e))
-    };
-    let Some(cluster) = cluster else {
-        let clock = Arc::new(DrivenClock::new(FIRST_DAY));
-        let time = clock.clone();
-        let now: embedded::Now =
-            Arc::new(move || Duration::from_micros(u64::try_from(time.now().0).unwrap_or(0)));
-        let log: Arc<dyn Log> = Arc::new(EmbeddedLog::new(embedded::Options {
-            now,
-            ..embedded::Options::system()
-        }));
-        let registry = Arc::new(in_log(&log)?);
-        return Ok((clock, log, registry));
-    };
-    let log = cluster.log.clone();
-    if let Some(topic) = log.admin().topics()?.first() {
-        return Err(setup(format!(
-            "the demo needs topics of its own, and {} at {} is there already; give it another --prefix, or none for one that is new",
-            topic.name,
-            log.address()
-        )));
-    }
-    let registry = match &cluster.registry {
-        Some(registry) => registry.clone(),
-        None => Arc::new(in_log(&log)?),
-    };
-    let clock = Arc::new(DrivenClock::new(SystemClock.now()));
-    Ok((clock, log, registry))
-}
-
-/// Creates the topics and registers the schemas, as `topics apply` and `schemas register` do.
-fn lay_out(log: &dyn Log, registry: &dyn Registry, readers: &Readers) -> Result<(), Fault> {
-    let catalogue = Catalogue::compiled();
-    let mut wanted = topics::wanted(catalogue, Tier::S, readers);
-    for topic in &mut wanted {
-        let lag = COMPACTION_LAG.as_millis().to_string();
-        topic.settings.insert("min.compaction.lag.ms".into(), lag);
-    }
-    Plan::make(log, wanted, None)?.apply(log)?;
-    register::all(registry, &topics::subjects(catalogue, readers)).map_err(|e| {
-        let address = registry.address().to_owned();
-        setup(format!("the contracts cannot be registered at {address}")).caused_by(e)
-    })
-}
-
-fn taking_part() -> impl Iterator<Item = &'static processors::Registered> {
-    let all = processors::ALL.iter();
-    all.filter(|p| PROCESSORS.contains(&p.descriptor.name))
+/// Who settles which topic.
+fn settles(shops: &[Shop]) -> Vec<(String, String)> {
+    let shops = shops.iter();
+    let sinks = shops.map(|s| (s.name.to_owned(), topic::STOCK_ATS.to_owned()));
+    ground::settles().into_iter().chain(sinks).collect()
 }
 
 fn readers(shops: &[Shop]) -> Readers {
-    let mut readers = Readers::processors();
-    readers
-        .processors
-        .retain(|(name, _)| PROCESSORS.contains(&name.as_str()));
+    let mut readers = ground::readers();
     let sinks = shops.iter();
     readers
         .sinks
@@ -380,16 +229,6 @@ fn readers(shops: &[Shop]) -> Readers {
         .sources
         .extend(sources.map(|s| ((*s).to_owned(), topic::STOCK_CHANGE.to_owned())));
     readers
-}
-
-fn reader(log: &dyn Log) -> Result<Box<dyn Reader>, Fault> {
-    let catalogue = Catalogue::compiled();
-    let partitions = invariants::TOPICS.into_iter().flat_map(|topic| {
-        let count = catalogue.partitions(topic, Tier::S).unwrap_or(1);
-        (0..count).map(move |p| (TopicPartition::new(topic, p), Offset::Beginning))
-    });
-    let from: Vec<_> = partitions.collect();
-    Ok(log.reader(&from, Isolation::ReadCommitted)?)
 }
 
 async fn open_shops(survey: &Survey, seed: u64) -> Result<Vec<Shop>, Fault> {
@@ -436,8 +275,14 @@ fn reference(skus: &[String]) -> serde_json::Value {
         json!({"sku": sku, "location": WAREHOUSE, "safety_stock": "2", "kept_for": {CHANNELS[1]: "3"}})
     });
     json!({
-        "locations": {STORES[0]: {"kind": "store"}, STORES[1]: {"kind": "store"}},
-        "channels": {CHANNELS[0]: channel(STORES[0], "2"), CHANNELS[1]: channel(STORES[1], "1")},
+        "locations": {
+            STORES[0]: {"kind": "store"}, STORES[1]: {"kind": "store"},
+            THIRD_PARTY: {"kind": "third_party"}, CORNER: {"kind": "store"},
+        },
+        "channels": {
+            CHANNELS[0]: channel(STORES[0], "2"), CHANNELS[1]: channel(STORES[1], "1"),
+            SHOP: {"locations": [THIRD_PARTY, CORNER]},
+        },
         "policies": policies.collect::<Vec<_>>(),
     })
 }
@@ -498,8 +343,4 @@ fn data_file(options: &Options) -> Result<(PathBuf, Option<OwnFile>), Fault> {
     std::fs::write(&path, SLICE)
         .map_err(|e| setup(format!("{} cannot be written", path.display())).caused_by(e))?;
     Ok((path.clone(), Some(OwnFile(path))))
-}
-
-pub(super) fn setup(message: impl Into<String>) -> Fault {
-    Fault::halt(Stage::Read, Code::Configuration, message)
 }

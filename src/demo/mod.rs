@@ -7,11 +7,15 @@
 //! same; how many records a task takes at a time, and so what is published in between, is not.
 
 mod clock;
+mod crew;
 mod day;
 mod facts;
+mod ground;
 mod invariants;
 mod landscape;
 mod report;
+pub mod scenario;
+mod systems;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -43,6 +47,8 @@ pub struct Options {
     pub seed: u64,
     /// Sales to read instead of the slice that ships with the project.
     pub data: Option<PathBuf>,
+    /// A folder for what the systems around have written down, as JSON lines.
+    pub ledgers: Option<PathBuf>,
     /// Where its log is: on a cluster, or else in this process.
     pub cluster: Option<Cluster>,
 }
@@ -57,5 +63,8 @@ pub(crate) const SLICE: &[u8] = include_bytes!("../../data/online_retail_slice.c
 pub async fn run(options: &Options, observer: &mut dyn Observer) -> Result<Report, Fault> {
     let mut landscape = landscape::Landscape::start(options).await?;
     landscape.live(observer).await?;
+    if let Some(folder) = &options.ledgers {
+        landscape.write_ledgers(folder)?;
+    }
     landscape.report(options)
 }

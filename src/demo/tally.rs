@@ -25,6 +25,12 @@ impl Tally {
         topics.into_iter().map(count).sum()
     }
 
+    /// Records of every topic.
+    pub fn total(&self) -> u64 {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.values().sum()
+    }
+
     fn add(&self, committed: &Counts) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (topic, count) in committed {

@@ -2,6 +2,8 @@
 //! was booked. Records of one partition come in order; nothing is assumed of the order of others.
 
 use super::Judged;
+use super::money::MoneyBooks;
+use super::orders::Orders;
 use super::outcomes::Outcomes;
 use crate::contract::event::{
     AvailabilityChanged, Channel, Event, EventMeta, Origin as FactOrigin, PositionKind,
@@ -16,7 +18,7 @@ use std::fmt;
 use uuid::Uuid;
 
 /// The topics that are read.
-pub(in crate::demo) const TOPICS: [&str; 11] = [
+pub(in crate::demo) const TOPICS: [&str; 24] = [
     topic::STOCK_CHANGE,
     topic::STOCK_SNAPSHOT,
     topic::STOCK_POLICY,
@@ -27,6 +29,19 @@ pub(in crate::demo) const TOPICS: [&str; 11] = [
     topic::RESERVATION_COMMAND,
     topic::RESERVATION_EVENT,
     topic::RESERVATION_DECISION,
+    topic::ORDER_LIFECYCLE,
+    topic::ORDER_STATE,
+    topic::PAYMENT_EVENT,
+    topic::SHIPMENT_EVENT,
+    topic::SHIPMENT_STATE,
+    topic::RETURN_EVENT,
+    topic::REFUND_REQUEST,
+    topic::REFUND_EVENT,
+    topic::INVOICE_EVENT,
+    topic::SETTLEMENT_EVENT,
+    topic::SETTLEMENT_PAYOUT,
+    topic::LEDGER_POSTING,
+    topic::OPS_EXCEPTION,
     topic::OPS_DISPOSITION,
 ];
 
@@ -116,6 +131,8 @@ pub(in crate::demo) struct Books {
     pub(super) commands: BTreeMap<Uuid, Vec<At<ReservationCommand>>>,
     pub(super) reservations: BTreeMap<Uuid, Vec<At<ReservationEvent>>>,
     pub(super) outcomes: Outcomes,
+    pub(super) orders: Orders,
+    pub(super) money: MoneyBooks,
     /// The first version that does not follow the one before.
     gap: Option<String>,
     records: u64,
@@ -178,6 +195,16 @@ impl Books {
                 self.follow("decision", before, sequence, &origin);
             }
             Event::DispositionRecord(e) => self.outcomes.booked(&e, &origin),
+            Event::OrderEvent(e) => self.orders.said(e, origin),
+            Event::OrderState(e) => {
+                let version = e.state_version;
+                let before = self.orders.state(e, origin.clone());
+                self.follow("order", before, version, &origin);
+            }
+            Event::RefundEvent(e) => self.money.refund(e, origin),
+            Event::ReturnEvent(e) => self.money.returned(e, origin),
+            Event::SettlementEvent(e) => self.money.settled(e, origin),
+            Event::BusinessException(e) => self.money.case(e, origin),
             _ => {}
         }
     }
@@ -189,7 +216,8 @@ impl Books {
 
     /// Invariant 7.
     pub fn versions(&self) -> Judged {
-        self.gap.clone().map_or(Ok(()), Err)
+        self.gap.clone().map_or(Ok(()), Err)?;
+        self.orders.sources()
     }
 
     fn follow(&mut self, what: &str, before: Option<i64>, version: i64, origin: &Origin) {

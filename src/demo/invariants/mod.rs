@@ -7,12 +7,16 @@
 mod books;
 mod claims;
 mod levels;
+mod money;
+mod orders;
 mod outcomes;
 #[cfg(test)]
 mod tests;
 
 pub(super) use books::{Books, TOPICS};
 
+use super::systems::Entry;
+use crate::contract::event::Text;
 use crate::domain::{Decimal, Timestamp, compound_key, split_key};
 use crate::verify::Ledger;
 use serde::Serialize;
@@ -24,15 +28,23 @@ use std::collections::BTreeMap;
 pub struct Verdicts(pub BTreeMap<u32, String>);
 
 /// What each invariant says, for people.
-pub(super) const WORDING: [(u32, &str); 8] = [
+pub(super) const WORDING: [(u32, &str); 16] = [
     (1, "every record has one outcome, and none still waits"),
     (2, "stock equals an independent fold of the facts"),
     (3, "out on transfer = arrived + on the way + lost"),
     (4, "no strict grant beyond what was available"),
     (5, "held = consumed + released + expired + active"),
+    (6, "what was ordered is the sum of where it is"),
     (7, "versions rise by one"),
+    (8, "one sale in the ERP for each accepted order"),
+    (9, "no refund beyond what was paid, none twice"),
+    (10, "every order of a storefront has a state"),
+    (11, "each return is answered, or has an exception"),
     (12, "a cold rebuild from the log gives the live state"),
     (13, "storefronts show what is published"),
+    (14, "exceptions where they must be, and only there"),
+    (15, "each payout is the sum of its lines"),
+    (16, "no customer stands in the log in plain text"),
 ];
 
 impl Verdicts {
@@ -53,18 +65,67 @@ pub(super) struct Shown {
     pub quantities: BTreeMap<String, i64>,
 }
 
+/// An exception that what was done must lead to.
+#[derive(Clone)]
+pub(super) struct Expected {
+    pub code: Text,
+    /// The order; empty for a payout.
+    pub order: Text,
+}
+
+/// What the systems around say, and what is known of the run.
+#[derive(Default)]
+pub(super) struct Around<'a> {
+    /// The ledger of each system, by its name.
+    pub systems: Vec<(String, Vec<Entry>)>,
+    pub faults: &'a [Expected],
+    /// Which sink settles which topic.
+    pub sinks: Vec<(String, String)>,
+    /// Where a customer's name or address was found in the log.
+    pub leak: Option<String>,
+}
+
+impl Around<'_> {
+    fn all_of(&self, system: &str) -> impl Iterator<Item = &Entry> {
+        let all = self.systems.iter();
+        all.filter(move |(name, _)| name == system)
+            .flat_map(|(_, entries)| entries)
+    }
+    fn of(&self, system: &str, kind: &'static str) -> impl Iterator<Item = &Entry> {
+        self.all_of(system).filter(move |e| e.kind == kind)
+    }
+    fn everywhere(&self, kind: &'static str) -> impl Iterator<Item = (&str, &Entry)> {
+        let all = self.systems.iter();
+        all.flat_map(|(name, entries)| entries.iter().map(move |e| (name.as_str(), e)))
+            .filter(move |(_, e)| e.kind == kind)
+    }
+}
+
 /// Judges a landscape at rest, at the time `end` of its clock.
-pub(super) fn judge(books: &Books, ledger: &Ledger, shown: &[Shown], end: Timestamp) -> Verdicts {
-    let sinks: Vec<&str> = shown.iter().map(|s| s.name.as_str()).collect();
+pub(super) fn judge(
+    books: &Books,
+    ledger: &Ledger,
+    shown: &[Shown],
+    around: &Around<'_>,
+    end: Timestamp,
+) -> Verdicts {
     let judged = [
-        (1, outcomes::judge(books, ledger, &sinks)),
+        (1, outcomes::judge(books, ledger, &around.sinks)),
         (2, levels::conservation(books)),
         (3, levels::transfers(books)),
         (4, claims::grants(books)),
         (5, claims::balance(books, end)),
+        (6, orders::buckets(books)),
         (7, books.versions()),
+        (8, orders::in_erp(books, around)),
+        (9, money::refunds(books, around)),
+        (10, orders::in_state(books, around)),
+        (11, money::returns(books, around, end)),
         (12, rebuild(books)),
         (13, storefronts(books, shown)),
+        (14, money::exceptions(books, around)),
+        (15, money::payouts(books)),
+        (16, money::secrets(around)),
     ];
     let verdict = |r: Judged| r.map_or_else(|why| why, |()| "ok".to_owned());
     let each = judged.into_iter();

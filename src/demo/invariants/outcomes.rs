@@ -47,7 +47,12 @@ impl Outcomes {
 
     /// Whether stock-ledger could not take the record in.
     pub fn is_dead(&self, topic: &str, partition: i32, offset: i64) -> bool {
-        let of = (Text::from("stock-ledger"), Text::from(topic), partition);
+        self.is_dead_for("stock-ledger", topic, partition, offset)
+    }
+
+    /// Whether a reader could not take the record in.
+    pub fn is_dead_for(&self, reader: &str, topic: &str, partition: i32, offset: i64) -> bool {
+        let of = (Text::from(reader), Text::from(topic), partition);
         let outcome = self.booked.get(&of).and_then(|b| b.others.get(&offset));
         outcome == Some(&Outcome::DeadLettered)
     }
@@ -102,14 +107,15 @@ impl Booked {
 }
 
 /// Counted here from what was read, and by `verify` from the log as it is. Who must settle what is
-/// said by the catalogue.
-pub(super) fn judge(books: &Books, ledger: &Ledger, sinks: &[&str]) -> Judged {
+/// said by the catalogue; of sinks, by what each of them reads.
+pub(super) fn judge(books: &Books, ledger: &Ledger, sinks: &[(String, String)]) -> Judged {
+    for (sink, topic) in sinks {
+        books.outcomes.of_reader(sink, topic)?;
+    }
     for topic in Catalogue::compiled().topics() {
         for reader in &topic.readers {
             match reader.reader.as_str() {
-                "sinks" => sinks
-                    .iter()
-                    .try_for_each(|sink| books.outcomes.of_reader(sink, &topic.name))?,
+                "sinks" => {}
                 absent if !ledger.readers.contains_key(absent) => {}
                 processor => books.outcomes.of_reader(processor, &topic.name)?,
             }

@@ -1,6 +1,6 @@
 //! Each invariant can fail: a defect is put into the records of a sound run, and the verdict names it.
 
-use super::{Books, Shown, Verdicts, judge};
+use super::{Around, Books, Expected, Shown, TOPICS, Verdicts, judge};
 use crate::codec::Codec;
 use crate::contract::event::{
     Event, Outcome, ReservationAction, ReservationMode, ReservationStatus, StockChanged,
@@ -8,9 +8,10 @@ use crate::contract::event::{
 };
 use crate::demo::Options;
 use crate::demo::landscape::{Landscape, Shop};
+use crate::demo::systems::Entry;
 use crate::demo::tests::{Blind, block_on, few_sales};
 use crate::domain::{Decimal, Timestamp};
-use crate::pipeline::{Clock, Record};
+use crate::pipeline::Record;
 use crate::verify::Ledger;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -21,6 +22,9 @@ struct Sound {
     codec: Arc<Codec>,
     ledger: Ledger,
     shown: Vec<(String, String, std::collections::BTreeMap<String, i64>)>,
+    systems: Vec<(String, Vec<Entry>)>,
+    faults: Vec<Expected>,
+    sinks: Vec<(String, String)>,
     end: Timestamp,
 }
 
@@ -31,35 +35,44 @@ fn sound() -> &'static Sound {
         let options = Options {
             seed: 11,
             data: Some(few_sales(folder.path())),
+            ledgers: None,
             cluster: None,
         };
         block_on(async {
             let mut landscape = Landscape::start(&options).await.expect("a landscape");
             landscape.live(&mut Blind).await.expect("a day");
             Sound {
-                records: landscape.records().expect("the log"),
-                codec: landscape.codec.clone(),
-                ledger: landscape.ledger().expect("books"),
+                records: TOPICS
+                    .iter()
+                    .flat_map(|t| landscape.crew.records(t).expect("the log"))
+                    .collect(),
+                codec: landscape.crew.codec.clone(),
+                ledger: landscape.crew.ledger().expect("books"),
                 shown: landscape
                     .shops
                     .iter()
                     .map(Shop::shown)
+                    .chain(landscape.estate.shown())
                     .map(|s| (s.name, s.channel, s.quantities))
                     .collect(),
-                end: landscape.clock.now(),
+                systems: landscape.estate.entries(),
+                faults: landscape.market.faults().to_vec(),
+                sinks: landscape.crew.sinks_settle(),
+                end: landscape.crew.now(),
             }
         })
     })
 }
 
 /// Judges the run after `change` was made to its events: `false` leaves a record out.
-fn judged(mut change: impl FnMut(&Record, &mut Event) -> bool) -> Verdicts {
-    judged_with(&mut change, |shown| shown)
+fn judged(change: impl FnMut(&Record, &mut Event) -> bool) -> Verdicts {
+    judged_with(change, |_, _| {})
 }
 
+/// As [`judged`], after `around` was made to what shops show and what the systems say.
 fn judged_with(
-    change: &mut dyn FnMut(&Record, &mut Event) -> bool,
-    shown: impl FnOnce(Vec<Shown>) -> Vec<Shown>,
+    mut change: impl FnMut(&Record, &mut Event) -> bool,
+    around: impl FnOnce(&mut Vec<Shown>, &mut Around<'_>),
 ) -> Verdicts {
     let sound = sound();
     let mut books = Books::default();
@@ -70,12 +83,47 @@ fn judged_with(
         }
     }
     let shops = sound.shown.iter().cloned();
-    let shops = shops.map(|(name, channel, quantities)| Shown {
-        name,
-        channel,
-        quantities,
-    });
-    judge(&books, &sound.ledger, &shown(shops.collect()), sound.end)
+    let mut shown: Vec<Shown> = shops
+        .map(|(name, channel, quantities)| Shown {
+            name,
+            channel,
+            quantities,
+        })
+        .collect();
+    let mut said = Around {
+        systems: sound.systems.clone(),
+        faults: &sound.faults,
+        sinks: sound.sinks.clone(),
+        leak: None,
+    };
+    around(&mut shown, &mut said);
+    judge(&books, &sound.ledger, &shown, &said, sound.end)
+}
+
+/// Judges the run after the first entry of this kind in a system's ledger was changed; none when it is
+/// to be left out.
+fn judged_entry(system: &str, kind: &str, change: impl Fn(&Entry) -> Vec<Entry>) -> Verdicts {
+    judged_with(
+        |_, _| true,
+        |_, around| {
+            let found = around.systems.iter_mut().find(|(name, _)| name == system);
+            let (_, entries) = found.expect("the system");
+            let at = entries
+                .iter()
+                .position(|e| e.kind == kind)
+                .expect("an entry");
+            let entry = entries.remove(at);
+            for (n, entry) in change(&entry).into_iter().enumerate() {
+                entries.insert(at + n, entry);
+            }
+        },
+    )
+}
+
+fn with(entry: &Entry, field: &str, value: &str) -> Entry {
+    let mut entry = entry.clone();
+    entry.fields.insert(field.to_owned(), value.into());
+    entry
 }
 
 /// Changes the last event that `which` picks, and tells where it stands.
@@ -353,14 +401,115 @@ fn invariant_13_finds_a_storefront_that_shows_something_else() {
         });
         last.expect("something is published")
     };
-    let verdicts = judged_with(&mut |_, _| true, |mut shown| {
-        *shown[0].quantities.entry(sku.clone()).or_default() += 1;
-        shown
-    });
+    let verdicts = judged_with(
+        |_, _| true,
+        |shown, _| *shown[0].quantities.entry(sku.clone()).or_default() += 1,
+    );
     assert_fails(&verdicts, 13, &sku, &place);
-    let verdicts = judged_with(&mut |_, _| true, |mut shown| {
-        shown[1].quantities.insert("NOBODY-SELLS-THIS".into(), 5);
-        shown
-    });
+    let verdicts = judged_with(
+        |_, _| true,
+        |shown, _| {
+            shown[1].quantities.insert("NOBODY-SELLS-THIS".into(), 5);
+        },
+    );
     assert_fails(&verdicts, 13, "nothing is published", "NOBODY-SELLS-THIS");
+}
+
+#[test]
+fn invariants_6_and_10_find_an_order_that_does_not_add_up_or_has_no_state() {
+    let (verdicts, place) = judged_but_last(
+        |e| matches!(e, Event::OrderState(_)),
+        |e| {
+            if let Event::OrderState(state) = e {
+                state.lines[0].open += one();
+            }
+            true
+        },
+    );
+    assert_fails(&verdicts, 6, "were ordered", &place);
+    let verdicts = judged(|_, e| !matches!(e, Event::OrderState(_)));
+    assert_fails(&verdicts, 10, "there is no state", "storefront-shop");
+}
+
+#[test]
+fn invariant_8_finds_a_sale_too_many_one_too_few_and_one_of_nobody() {
+    let twice = |e: &Entry| vec![e.clone(), with(e, "id", "SO-again")];
+    let verdicts = judged_entry("erp", "order", twice);
+    assert_fails(&verdicts, 8, "SO-again", "for order");
+    let verdicts = judged_entry("erp", "order", |_| Vec::new());
+    assert_fails(
+        &verdicts,
+        8,
+        "the ERP has nothing",
+        "retail.order.lifecycle.v1[",
+    );
+    let verdicts = judged_entry("erp", "order", |e| vec![with(e, "order", "nobody's")]);
+    assert_fails(&verdicts, 8, "nobody has placed", "nobody's");
+}
+
+#[test]
+fn invariant_9_finds_money_that_was_paid_back_twice_too_much_or_unheard_of() {
+    let verdicts = judged_entry("psp", "refund", |e| vec![e.clone(), e.clone()]);
+    assert_ne!(verdicts.0[&9], "ok");
+    let verdicts = judged_entry("psp", "refund", |e| vec![with(e, "amount", "999999")]);
+    assert_fails(&verdicts, 9, "too much", "was paid back");
+    let verdicts = judged_entry("psp", "refund", |e| vec![with(e, "reference", "re_other")]);
+    assert_fails(&verdicts, 9, "no refund says so", "re_other");
+    let verdicts = judged_entry("psp", "refund", |_| Vec::new());
+    assert_fails(
+        &verdicts,
+        9,
+        "the provider knows no",
+        "retail.refund.event.v1[",
+    );
+}
+
+#[test]
+fn invariant_11_finds_a_return_that_nobody_answers() {
+    let verdicts = judged_entry("erp", "credit-note", |_| Vec::new());
+    assert_fails(&verdicts, 11, "was to be credited", "return");
+    let paid = |e: &Event| matches!(e, Event::RefundEvent(r) if r.return_id.is_some());
+    let verdicts = judged(|_, e| !paid(e));
+    assert_fails(&verdicts, 11, "was due", "no exception is open");
+}
+
+#[test]
+fn invariant_14_finds_an_exception_too_few_and_one_too_many() {
+    let verdicts = judged(|_, e| !matches!(e, Event::BusinessException(_)));
+    assert_fails(&verdicts, 14, "was to be expected", "never was");
+    let verdicts = judged_with(|_, _| true, |_, around| around.faults = &[]);
+    assert_fails(
+        &verdicts,
+        14,
+        "which nothing was done to",
+        "retail.ops.exception.v1[",
+    );
+}
+
+#[test]
+fn invariant_15_finds_a_payout_that_is_not_the_sum_of_its_lines() {
+    let line = |e: &Event| matches!(e, Event::SettlementEvent(s) if s.psp_reference.is_some());
+    let mut lost = None;
+    let verdicts = judged(|_, e| match e {
+        Event::SettlementEvent(s) if line(&s.clone().into()) => {
+            let first = lost.get_or_insert((s.payout_id.clone(), s.line_id.clone()));
+            *first != (s.payout_id.clone(), s.line_id.clone())
+        }
+        _ => true,
+    });
+    assert_fails(
+        &verdicts,
+        15,
+        "its control row says",
+        "retail.settlement.payout.v1[",
+    );
+}
+
+#[test]
+fn invariant_16_tells_where_a_customer_was_found() {
+    let verdicts = judged_with(
+        |_, _| true,
+        |_, around| around.leak = Some("retail.order.lifecycle.v1[0]@7".into()),
+    );
+    assert_fails(&verdicts, 16, "retail.order.lifecycle.v1[0]@7", "@");
 }

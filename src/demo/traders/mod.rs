@@ -5,10 +5,13 @@
 //! when it was asked.
 
 mod erp;
+mod invoices;
+mod market;
 mod shoppers;
 mod tills;
 
 pub(super) use erp::Erp;
+pub(super) use market::{CORNER, DEPOT as THIRD_PARTY, Market, SHOP};
 pub(super) use shoppers::Shoppers;
 pub(super) use tills::Tills;
 
@@ -42,11 +45,11 @@ pub(super) fn street(shared: &Shared) -> MutexGuard<'_, Street> {
 }
 
 /// What a shopper is told of a reservation.
-pub(super) struct Word {
-    pub reservation: Uuid,
-    pub order: Text,
-    pub version: i64,
-    pub status: ReservationStatus,
+struct Word {
+    reservation: Uuid,
+    order: Text,
+    version: i64,
+    status: ReservationStatus,
 }
 
 /// Words on their way to the shoppers.
@@ -54,9 +57,17 @@ pub(super) struct Word {
 pub(super) struct Heard(Arc<Mutex<Vec<Word>>>);
 
 impl Heard {
-    pub fn tell(&self, words: Vec<Word>) {
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.extend(words);
+    /// Takes note of an event, if it says something to them.
+    pub fn hear(&self, event: &Event) {
+        if let Event::ReservationEvent(e) = event {
+            let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            heard.push(Word {
+                reservation: e.reservation_id,
+                order: e.order_id.clone(),
+                version: e.reservation_version,
+                status: e.status,
+            });
+        }
     }
     /// All of them, in an order that does not depend on how they came.
     fn take(&self) -> Vec<Word> {

@@ -1,0 +1,235 @@
+//! What a landscape stands on: a log, a registry, a clock, and the tasks that run there.
+
+use super::Cluster;
+use super::clock::DrivenClock;
+use super::invariants;
+use super::tally::{Counted, Tally};
+use crate::codec::Codec;
+use crate::contract::{Catalogue, Tier};
+use crate::domain::Timestamp;
+use crate::log::embedded::{self, EmbeddedLog};
+use crate::log::{Isolation, Log, Offset, Reader, TopicPartition};
+use crate::pipeline::{Clock, Code, Fault, Processor, Sink, Source, Stage};
+use crate::processors;
+use crate::registry::{self, EmbeddedRegistry, Registry, register};
+use crate::runtime::{ProcessorTask, SinkTask, SourceTask, TaskSettings};
+use crate::telemetry::Telemetry;
+use crate::topics::{self, Plan, Readers};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is kept of a compacted topic at least: the judges read every version.
+const COMPACTION_LAG: Duration = Duration::from_secs(86_400 * 1_000);
+
+/// What moves stock, orders and money. What compares the systems with each other and ranks what does not
+/// agree has nothing to do here: the judges do so.
+const PROCESSORS: [&str; 10] = [
+    "stock-ledger",
+    "ats-aggregate",
+    "reservation-saga",
+    "order-lifecycle",
+    "shipment-propagation",
+    "refund-gate",
+    "return-refund-recon",
+    "ledger",
+    "settlement-match",
+    "settlement-recon",
+];
+
+/// The processors that take part.
+pub(super) fn taking_part() -> impl Iterator<Item = &'static processors::Registered> {
+    let all = processors::ALL.iter();
+    all.filter(|p| PROCESSORS.contains(&p.descriptor.name))
+}
+
+/// The same as readers of the log; nobody else yet.
+pub(super) fn readers() -> Readers {
+    let mut readers = Readers::processors();
+    readers
+        .processors
+        .retain(|(name, _)| PROCESSORS.contains(&name.as_str()));
+    readers
+}
+
+/// Which of them settles which topic.
+pub(super) fn settles() -> Vec<(String, String)> {
+    let all = taking_part().flat_map(|p| {
+        let inputs = p.descriptor.inputs.iter();
+        inputs.map(|t| (p.descriptor.name.to_owned(), (*t).to_owned()))
+    });
+    all.collect()
+}
+
+/// What every task is given.
+pub(super) struct Ground {
+    /// As it is.
+    pub bare: Arc<dyn Log>,
+    /// As the tasks have it: what they write is counted.
+    pub log: Arc<dyn Log>,
+    pub clock: Arc<DrivenClock>,
+    pub codec: Arc<Codec>,
+    pub telemetry: Arc<Telemetry>,
+    pub tally: Tally,
+    /// Real time that a round takes at least: none where nothing else takes any.
+    pub pace: Option<Duration>,
+}
+
+impl Ground {
+    /// Of this process, or of a cluster that holds nothing yet; with topics and contracts for `readers`.
+    /// The clock begins at `start`.
+    pub fn prepare(
+        cluster: Option<&Cluster>,
+        readers: &Readers,
+        start: Timestamp,
+    ) -> Result<Ground, Fault> {
+        let (clock, bare, registry) = ground(cluster, start)?;
+        lay_out(bare.as_ref(), registry.as_ref(), readers)?;
+        let tally = Tally::default();
+        let log: Arc<dyn Log> = Arc::new(Counted {
+            inner: bare.clone(),
+            tally: tally.clone(),
+        });
+        Ok(Ground {
+            bare,
+            log,
+            clock,
+            codec: Arc::new(Codec::new(
+                registry::schemas(registry),
+                Catalogue::compiled(),
+            )),
+            telemetry: Arc::new(Telemetry::new()),
+            tally,
+            pace: cluster.map(|_| super::day::ROUND),
+        })
+    }
+
+    fn settings() -> TaskSettings {
+        TaskSettings {
+            static_membership: false,
+            calls_max: 1,
+            ..TaskSettings::new("demo", 0)
+        }
+    }
+
+    /// The application that the tasks belong to.
+    pub fn application() -> String {
+        Self::settings().application
+    }
+
+    pub fn source(&self, name: &str, source: Box<dyn Source>) -> Result<SourceTask, Fault> {
+        SourceTask::new(
+            name,
+            source,
+            self.log.clone(),
+            self.clock.clone(),
+            self.codec.clone(),
+            Catalogue::compiled(),
+            self.telemetry.clone(),
+            Self::settings(),
+        )
+    }
+
+    pub fn processor(&self, processor: Box<dyn Processor>) -> Result<ProcessorTask, Fault> {
+        ProcessorTask::new(
+            processor,
+            self.log.clone(),
+            self.clock.clone(),
+            self.codec.clone(),
+            Catalogue::compiled(),
+            self.telemetry.clone(),
+            Self::settings(),
+        )
+    }
+
+    pub fn sink(
+        &self,
+        name: &str,
+        topics: &[&str],
+        sink: Arc<dyn Sink>,
+    ) -> Result<SinkTask, Fault> {
+        SinkTask::new(
+            name,
+            topics,
+            sink,
+            self.log.clone(),
+            self.clock.clone(),
+            self.codec.clone(),
+            Catalogue::compiled(),
+            self.telemetry.clone(),
+            Self::settings(),
+        )
+    }
+
+    /// Reads what is judged as it is written.
+    pub fn reader(&self) -> Result<Box<dyn Reader>, Fault> {
+        reader(self.bare.as_ref())
+    }
+}
+
+/// A clock, a log and a registry.
+type Place = (Arc<DrivenClock>, Arc<dyn Log>, Arc<dyn Registry>);
+
+/// The clock, the log and the registry: of this process, or of a cluster that holds nothing yet.
+fn ground(cluster: Option<&Cluster>, start: Timestamp) -> Result<Place, Fault> {
+    let in_log = |log: &Arc<dyn Log>| {
+        let opened = EmbeddedRegistry::open(log.clone());
+        opened.map_err(|e| setup("the schema registry in the log cannot be opened").caused_by(e))
+    };
+    let Some(cluster) = cluster else {
+        let clock = Arc::new(DrivenClock::new(start));
+        let time = clock.clone();
+        let now: embedded::Now =
+            Arc::new(move || Duration::from_micros(u64::try_from(time.now().0).unwrap_or(0)));
+        let log: Arc<dyn Log> = Arc::new(EmbeddedLog::new(embedded::Options {
+            now,
+            ..embedded::Options::system()
+        }));
+        let registry = Arc::new(in_log(&log)?);
+        return Ok((clock, log, registry));
+    };
+    let log = cluster.log.clone();
+    if let Some(topic) = log.admin().topics()?.first() {
+        return Err(setup(format!(
+            "the demo needs topics of its own, and {} at {} is there already; give it another --prefix, or none for one that is new",
+            topic.name,
+            log.address()
+        )));
+    }
+    let registry = match &cluster.registry {
+        Some(registry) => registry.clone(),
+        None => Arc::new(in_log(&log)?),
+    };
+    let clock = Arc::new(DrivenClock::new(start));
+    Ok((clock, log, registry))
+}
+
+/// Creates the topics and registers the schemas, as `topics apply` and `schemas register` do.
+fn lay_out(log: &dyn Log, registry: &dyn Registry, readers: &Readers) -> Result<(), Fault> {
+    let catalogue = Catalogue::compiled();
+    let mut wanted = topics::wanted(catalogue, Tier::S, readers);
+    for topic in &mut wanted {
+        let lag = COMPACTION_LAG.as_millis().to_string();
+        topic.settings.insert("min.compaction.lag.ms".into(), lag);
+        // Simulated months may pass.
+        topic.settings.insert("retention.ms".into(), "-1".into());
+    }
+    Plan::make(log, wanted, None)?.apply(log)?;
+    register::all(registry, &topics::subjects(catalogue, readers)).map_err(|e| {
+        let address = registry.address().to_owned();
+        setup(format!("the contracts cannot be registered at {address}")).caused_by(e)
+    })
+}
+
+fn reader(log: &dyn Log) -> Result<Box<dyn Reader>, Fault> {
+    let catalogue = Catalogue::compiled();
+    let partitions = invariants::TOPICS.into_iter().flat_map(|topic| {
+        let count = catalogue.partitions(topic, Tier::S).unwrap_or(1);
+        (0..count).map(move |p| (TopicPartition::new(topic, p), Offset::Beginning))
+    });
+    let from: Vec<_> = partitions.collect();
+    Ok(log.reader(&from, Isolation::ReadCommitted)?)
+}
+
+pub(super) fn setup(message: impl Into<String>) -> Fault {
+    Fault::halt(Stage::Read, Code::Configuration, message)
+}
