@@ -7,6 +7,7 @@
 //! then [`processors`] and [`connectors`], which see only the first three and [`config`].
 //! `ARCHITECTURE.md` is the map.
 
+pub mod books;
 pub mod cases;
 pub mod cli;
 pub mod codec;

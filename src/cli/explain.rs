@@ -3,7 +3,9 @@
 use super::connect::{self, Bootstrap, RegistryUrl};
 use super::shared;
 use crate::contract::Catalogue;
-use crate::explain::{self, StockQuestion};
+use crate::explain::{self, OrderQuestion, Sources, StockQuestion};
+use serde::Serialize;
+use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -20,6 +22,9 @@ enum Question {
     /// Why the stock of a SKU at a location is what it is: the sum, and every fact, claim,
     /// decision and message behind it.
     Stock(Stock),
+    /// Where an order stands: its lines and money, and every fact, claim, decision, drift, posting and
+    /// message to a system that brought it there.
+    Order(Order),
 }
 
 #[derive(clap::Args)]
@@ -31,6 +36,24 @@ struct Stock {
     /// Only this channel; by default every channel that the location serves.
     #[arg(long)]
     channel: Option<String>,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+#[derive(clap::Args)]
+struct Order {
+    /// Id of the order, or with --channel its number there.
+    order: String,
+    /// The channel that numbers it so.
+    #[arg(long)]
+    channel: Option<String>,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// What every question is told alike.
+#[derive(clap::Args)]
+struct Asking {
     /// Most records told of each topic; the latest.
     #[arg(long, default_value_t = 1_000)]
     limit: usize,
@@ -49,34 +72,59 @@ struct Stock {
 /// Runs the command. Exit code 1 when the log holds nothing of what is asked for.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     shared::log_output(shared::ONE_SHOT);
-    let Question::Stock(args) = args.question;
-    let started = Instant::now();
-    let configuration = args.bootstrap.configuration()?;
-    let log = connect::configured_log(&args.bootstrap, &configuration)?;
-    let registry = connect::configured_registry(&args.registry, &configuration, &log)?;
-    let codec = shared::codec(registry);
-    let question = StockQuestion {
-        sku: args.sku,
-        location: args.location,
-        channel: args.channel,
-        records_max: args.limit,
-    };
-    let catalogue = Catalogue::compiled();
-    let answer = explain::stock(&log, &codec, catalogue, &args.application, &question)?;
-    let out = &mut std::io::stdout().lock();
-    if args.json {
-        writeln!(out, "{}", serde_json::to_string(&answer)?)?;
-    } else {
-        writeln!(out, "{answer}")?;
-        writeln!(
-            out,
-            "{} records read in {:.1} s",
-            answer.records_read,
-            started.elapsed().as_secs_f64()
-        )?;
+    match args.question {
+        Question::Stock(args) => {
+            let question = StockQuestion {
+                sku: args.sku,
+                location: args.location,
+                channel: args.channel,
+            };
+            args.asking.answer(|sources| {
+                let answer = explain::stock(sources, &question)?;
+                Ok((answer.records_read, answer.story.is_empty(), answer))
+            })
+        }
+        Question::Order(args) => {
+            let question = OrderQuestion {
+                order: args.order,
+                channel: args.channel,
+            };
+            args.asking.answer(|sources| {
+                let answer = explain::order(sources, &question)?;
+                Ok((answer.records_read, answer.story.is_empty(), answer))
+            })
+        }
     }
-    Ok(match answer.story.is_empty() {
-        true => ExitCode::FAILURE,
-        false => ExitCode::SUCCESS,
-    })
+}
+
+impl Asking {
+    /// Prints the answer: records read, whether it is empty, and what it says.
+    fn answer<A: Serialize + Display>(
+        &self,
+        ask: impl FnOnce(&Sources<'_>) -> anyhow::Result<(u64, bool, A)>,
+    ) -> anyhow::Result<ExitCode> {
+        let started = Instant::now();
+        let configuration = self.bootstrap.configuration()?;
+        let log = connect::configured_log(&self.bootstrap, &configuration)?;
+        let registry = connect::configured_registry(&self.registry, &configuration, &log)?;
+        let codec = shared::codec(registry);
+        let (read, is_empty, answer) = ask(&Sources {
+            log: log.as_ref(),
+            codec: &codec,
+            catalogue: Catalogue::compiled(),
+            application: &self.application,
+            records_max: self.limit,
+        })?;
+        let out = &mut std::io::stdout().lock();
+        if self.json {
+            writeln!(out, "{}", serde_json::to_string(&answer)?)?;
+        } else {
+            let took = started.elapsed().as_secs_f64();
+            writeln!(out, "{answer}\n{read} records read in {took:.1} s")?;
+        }
+        Ok(match is_empty {
+            true => ExitCode::FAILURE,
+            false => ExitCode::SUCCESS,
+        })
+    }
 }

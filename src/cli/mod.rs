@@ -7,6 +7,7 @@ mod connectors;
 mod demo;
 mod exceptions;
 mod explain;
+mod ledger;
 mod registry;
 mod run;
 mod schemas;
@@ -36,6 +37,8 @@ enum Command {
     /// Tells why a number is what it is, from the log alone.
     Explain(explain::Args),
     Exceptions(exceptions::Args),
+    /// Prints the books as finance reads them: of an order, of a payout, or of a period.
+    Ledger(ledger::Args),
     /// Lists, describes and checks connectors.
     Connectors(connectors::Args),
     Topics(topics::Args),
@@ -62,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Explain(args) => explain::run(args),
         Command::Exceptions(args) => exceptions::run(&args),
+        Command::Ledger(args) => ledger::run(&args),
         Command::Connectors(args) => connectors::run(&args),
         Command::Topics(args) => topics::run(args),
         Command::Schemas(args) => schemas::run(args),

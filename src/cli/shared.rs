@@ -4,6 +4,7 @@ use crate::codec::Codec;
 use crate::config::{Configuration, ConnectorEntry, lint};
 use crate::connectors;
 use crate::contract::Catalogue;
+use crate::domain::Timestamp;
 use crate::pipeline::{Connector, ConnectorDescriptor};
 use crate::registry::{Registry, schemas};
 use anyhow::{Context, bail};
@@ -49,6 +50,24 @@ pub fn configuration(path: Option<&Path>) -> anyhow::Result<Configuration> {
                 let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
                 anyhow::anyhow!("the configuration is wrong:\n{}", lines.join("\n"))
             })
+        }
+    }
+}
+
+/// Reads a day (`2026-11-26`, its beginning in UTC) or a time (`2026-11-26T10:00:00Z`).
+///
+/// # Errors
+/// In words, when it is neither.
+pub fn time(text: &str) -> Result<Timestamp, String> {
+    let moment = text.parse::<jiff::Timestamp>().or_else(|_| {
+        let day = text.parse::<jiff::civil::Date>()?;
+        let midnight = day.at(0, 0, 0, 0);
+        jiff::tz::Offset::UTC.to_timestamp(midnight)
+    });
+    match moment {
+        Ok(moment) => Ok(Timestamp(moment.as_microsecond())),
+        Err(_) => {
+            Err("write a day such as 2026-11-26, or a time such as 2026-11-26T10:00:00Z".into())
         }
     }
 }

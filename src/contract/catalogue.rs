@@ -251,11 +251,16 @@ impl Catalogue {
 
     /// The sink whose receipts a topic holds.
     pub fn sink_of_receipt_topic<'a>(&self, topic: &'a str) -> Option<&'a str> {
-        let (before, after) = self
-            .per_reader
-            .get("receipt")?
-            .name
-            .split_once("{reader}")?;
+        self.reader_of("receipt", topic)
+    }
+
+    /// The reader whose dead letters a topic holds.
+    pub fn reader_of_dead_letter_topic<'a>(&self, topic: &'a str) -> Option<&'a str> {
+        self.reader_of("dead_letter", topic)
+    }
+
+    fn reader_of<'a>(&self, kind: &str, topic: &'a str) -> Option<&'a str> {
+        let (before, after) = self.per_reader.get(kind)?.name.split_once("{reader}")?;
         topic.strip_prefix(before)?.strip_suffix(after)
     }
 

@@ -301,20 +301,23 @@ pub trait Consumer: Send {
     fn watermarks(&self, partition: &TopicPartition) -> Result<(i64, i64), LogError>;
 }
 
+/// Whether a record is wanted, by its key and its value.
+pub type Wanted = dyn Fn(Option<&[u8]>, Option<&[u8]>) -> bool + Send + Sync;
+
 /// A reader of explicit partitions.
 pub trait Reader: Send {
     /// Appends at most `max` records to `into`, waiting at most `wait` for the first. An error is
     /// told only after every record read before it has been handed out.
     fn poll(&mut self, max: usize, wait: Duration, into: &mut Vec<Record>) -> Result<(), LogError> {
-        self.poll_where(max, wait, &|_| true, into).map(drop)
+        self.poll_where(max, wait, &|_, _| true, into).map(drop)
     }
-    /// As [`Reader::poll`], but passes over records whose key is not `wanted`, without copying them.
+    /// As [`Reader::poll`], but passes over records that are not `wanted`, without copying them.
     /// Returns how many were read, those passed over included; `max` bounds these.
     fn poll_where(
         &mut self,
         max: usize,
         wait: Duration,
-        wanted: &dyn Fn(Option<&[u8]>) -> bool,
+        wanted: &Wanted,
         into: &mut Vec<Record>,
     ) -> Result<usize, LogError>;
     /// Whether every partition has been read to where the log ended (high watermark, open

@@ -4,7 +4,7 @@
 //! unpacking) overlaps; what is found is handed over on the caller's thread, and a full hand holds
 //! the readers up: memory stays bounded whatever the topics hold.
 
-use super::{Isolation, Log, LogError, Offset, TopicPartition};
+use super::{Isolation, Log, LogError, Offset, TopicPartition, Wanted};
 use crate::pipeline::Record;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -23,14 +23,14 @@ const READERS_MAX: usize = 12;
 const PORTIONS_MAX: usize = 8;
 
 /// A part of a topic that is to be read.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Stretch {
     /// The partition.
     pub at: TopicPartition,
     /// Where to begin.
     pub from: Offset,
-    /// Only records with one of these keys; `None` for every record.
-    pub keys: Option<Arc<HashSet<Vec<u8>>>>,
+    /// Only these records; `None` for every one.
+    pub wanted: Option<Arc<Wanted>>,
 }
 
 impl Stretch {
@@ -40,15 +40,27 @@ impl Stretch {
         all.map(|number| Stretch {
             at: TopicPartition::new(topic, number),
             from: Offset::Beginning,
-            keys: None,
+            wanted: None,
         })
         .collect()
+    }
+
+    /// Records of a partition that have one of these keys.
+    pub fn of_keys(at: TopicPartition, from: Offset, keys: HashSet<Vec<u8>>) -> Stretch {
+        let wanted =
+            move |key: Option<&[u8]>, _: Option<&[u8]>| key.is_some_and(|k| keys.contains(k));
+        Stretch {
+            at,
+            from,
+            wanted: Some(Arc::new(wanted)),
+        }
     }
 }
 
 /// Hands the committed records of these stretches to `visit`: those of one partition in order, those
-/// of different topics as they come. Returns how many were read, those passed over by their key
-/// included.
+/// of different topics as they come. Returns how many were read, those passed over included.
+/// Stretches of one topic are told apart by their partitions: what one of them wants must not stand in
+/// the partition of another.
 ///
 /// # Errors
 /// When the log does not answer for a minute, or has no such topic or partition; and what `visit`
@@ -129,17 +141,29 @@ fn read_topic(
     read: &AtomicU64,
     send: &SyncSender<Result<Vec<Record>, LogError>>,
 ) -> Result<bool, LogError> {
-    let from: Vec<_> = job.iter().map(|s| (s.at.clone(), s.from)).collect();
+    let mut from = Vec::new();
+    let mut filters: Vec<Option<Arc<Wanted>>> = Vec::new();
+    for stretch in job {
+        // A partition with nothing in it is not worth a reader, which has to connect.
+        let (first, end) = log.admin().watermarks(&stretch.at)?;
+        let begin = match stretch.from {
+            Offset::Beginning => first,
+            Offset::At(offset) => offset.max(first),
+            Offset::End => end,
+        };
+        if begin < end {
+            from.push((stretch.at.clone(), Offset::At(begin)));
+            filters.push(stretch.wanted.clone());
+        }
+    }
+    if from.is_empty() {
+        return Ok(true);
+    }
     let mut reader = log.reader(&from, Isolation::ReadCommitted)?;
-    // Keys of one topic: a key that is wanted of one partition is in no other.
-    let is_keyed = job.iter().all(|s| s.keys.is_some());
-    let keys: HashSet<&[u8]> = job
-        .iter()
-        .filter_map(|s| s.keys.as_deref())
-        .flatten()
-        .map(Vec::as_slice)
-        .collect();
-    let wanted = |key: Option<&[u8]>| !is_keyed || key.is_some_and(|k| keys.contains(k));
+    let wanted = move |key: Option<&[u8]>, value: Option<&[u8]>| {
+        let by = |filter: &Option<Arc<Wanted>>| filter.as_ref().is_none_or(|f| f(key, value));
+        filters.iter().any(by)
+    };
     let mut silent = Duration::ZERO;
     while !reader.caught_up() {
         let mut records = Vec::new();

@@ -6,7 +6,7 @@
 
 use super::{
     Admin, Assignment, Consumer, GroupGeneration, GroupSpec, Isolation, Log, LogError, Offset,
-    Offsets, Outgoing, Producer, ProducerSpec, Reader, TopicPartition, TopicSpec,
+    Offsets, Outgoing, Producer, ProducerSpec, Reader, TopicPartition, TopicSpec, Wanted,
 };
 use crate::pipeline::Record;
 use std::collections::BTreeMap;
@@ -223,7 +223,7 @@ impl Reader for ScopedReader {
         &mut self,
         max: usize,
         wait: Duration,
-        wanted: &dyn Fn(Option<&[u8]>) -> bool,
+        wanted: &Wanted,
         into: &mut Vec<Record>,
     ) -> Result<usize, LogError> {
         let before = into.len();

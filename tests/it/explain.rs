@@ -5,24 +5,34 @@ use crate::world::{World, meta};
 use crossdock::contract::event::{Outcome, OversellPolicy, StockPolicy, StockReason, StockState};
 use crossdock::contract::{Catalogue, topic};
 use crossdock::domain::Decimal;
-use crossdock::explain::{self, Answer, StockQuestion};
-use crossdock::log::Log;
-use std::sync::Arc;
+use crossdock::explain::{self, Entry, Sources, StockAnswer, StockQuestion};
 
-fn ask(world: &World, sku: &str, records_max: usize) -> Answer {
+fn ask(world: &World, sku: &str, records_max: usize) -> StockAnswer {
     ask_of(world, "crossdock", sku, records_max)
 }
 
-fn ask_of(world: &World, application: &str, sku: &str, records_max: usize) -> Answer {
-    let log: Arc<dyn Log> = Arc::new(world.log.clone());
+fn ask_of(world: &World, application: &str, sku: &str, records_max: usize) -> StockAnswer {
     let question = StockQuestion {
         sku: sku.into(),
         location: "dc".into(),
         channel: None,
+    };
+    let sources = Sources {
+        log: &world.log,
+        codec: &world.codec,
+        catalogue: Catalogue::compiled(),
+        application,
         records_max,
     };
-    let catalogue = Catalogue::compiled();
-    explain::stock(&log, &world.codec, catalogue, application, &question).expect("an answer")
+    explain::stock(&sources, &question).expect("an answer")
+}
+
+fn outcome(entry: &Entry) -> Option<Outcome> {
+    entry.outcome_for("stock-ledger").map(|v| v.outcome)
+}
+
+fn gaps(answer: &StockAnswer) -> String {
+    answer.gaps.iter().cloned().collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -90,7 +100,7 @@ fn the_sum_and_the_story_of_a_number_are_told() {
         .iter()
         .filter(|e| e.topic == topic::STOCK_CHANGE)
         .collect();
-    let outcomes: Vec<_> = moved.iter().map(|e| e.outcome).collect();
+    let outcomes: Vec<_> = moved.iter().map(|e| outcome(e)).collect();
     assert_eq!(
         outcomes,
         [
@@ -103,7 +113,8 @@ fn the_sum_and_the_story_of_a_number_are_told() {
     );
     let effect: Decimal = moved.iter().filter_map(|e| e.quantity).sum();
     assert_eq!(effect, now.sellable);
-    let why = moved[3].reason.as_deref().expect("a reason");
+    let dead = moved[3].outcome_for("stock-ledger").expect("an outcome");
+    let why = dead.reason.as_deref().expect("a reason");
     assert!(why.starts_with("DATA_QUALITY: "), "{why}");
     // Causes stand before what comes of them, and nothing of another SKU is told.
     let first = |topic: &str| answer.story.iter().position(|e| e.topic == topic);
@@ -134,14 +145,14 @@ fn what_is_left_out_is_said() {
     assert_eq!(moved.len(), 5);
     assert_eq!(moved[4].offset, 19, "the latest are kept");
     assert!(
-        answer.gaps[0].contains("15 older records"),
+        gaps(&answer).contains("15 older records"),
         "{:?}",
         answer.gaps
     );
     let unknown = ask(&world, "NO-SUCH-SKU", 5);
     assert!(unknown.story.is_empty() && unknown.now.is_none());
     assert!(
-        unknown.gaps[0].contains("check both names"),
+        gaps(&unknown).contains("check both names"),
         "{:?}",
         unknown.gaps
     );
@@ -154,8 +165,8 @@ fn a_deployment_of_another_name_is_not_taken_for_one_that_has_settled_nothing() 
     world.send(topic::STOCK_CHANGE, "A|dc", sale("A", "dc", 1, 1));
     world.settle(&mut [&mut ledger]);
     let answer = ask_of(&world, "another", "A", 5);
-    let told = answer.story.iter().filter_map(|e| e.outcome).count();
+    let told = answer.story.iter().filter_map(outcome).count();
     assert_eq!(told, 0, "nothing is known of outcomes");
-    let gaps = answer.gaps.join("\n");
+    let gaps = gaps(&answer);
     assert!(gaps.contains("--application"), "{gaps}");
 }

@@ -182,9 +182,11 @@ const DIRECTION: &[(&str, &[&str])] = &[
         &["contract", "pipeline", "codec", "log", "runtime"],
     ),
     ("cases", &["domain", "contract", "pipeline", "codec", "log"]),
+    ("books", &["domain", "contract", "pipeline", "codec", "log"]),
     (
         "explain",
         &[
+            "books",
             "domain",
             "contract",
             "pipeline",

@@ -1,5 +1,6 @@
 //! Tests at the seams, without a broker: the runtime, the processors and the embedded log together.
 
+mod answers;
 mod cases;
 mod demo;
 mod early;

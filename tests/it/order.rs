@@ -15,13 +15,13 @@ fn q(units: i32) -> Decimal {
     Decimal::from(units)
 }
 
-fn id(number: i64) -> Text {
+pub(crate) fn id(number: i64) -> Text {
     order_id("default", "web", &number.to_string())
         .to_string()
         .into()
 }
 
-fn stocked(world: &World, sku: &str, location: &str, units: i32) {
+pub(crate) fn stocked(world: &World, sku: &str, location: &str, units: i32) {
     let fact = StockChanged {
         meta: meta("StockChanged", "wms", &format!("in/{sku}/{location}"), 1),
         movement_id: "in".into(),
@@ -36,7 +36,7 @@ fn stocked(world: &World, sku: &str, location: &str, units: i32) {
     world.send(topic::STOCK_CHANGE, &compound_key(&[sku, location]), fact);
 }
 
-fn web(world: &World) {
+pub(crate) fn web(world: &World) {
     let channel = Channel {
         meta: meta("Channel", "config", "web", 1),
         channel_id: "web".into(),
@@ -58,7 +58,7 @@ fn says(number: i64, source: &str, kind: OrderEventType, version: i64) -> OrderE
     }
 }
 
-fn placed(number: i64, lines: &[(&str, i32)]) -> OrderEvent {
+pub(crate) fn placed(number: i64, lines: &[(&str, i32)]) -> OrderEvent {
     let line = |(n, (sku, units)): (usize, &(&str, i32))| OrderLine {
         line_id: format!("{}", n + 1).into(),
         sku: (*sku).into(),

@@ -14,7 +14,13 @@ use std::time::Duration;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-fn row(payout: &str, name: &str, kind: SettlementKind, gross: i64, fee: i64) -> SettlementEvent {
+pub(crate) fn row(
+    payout: &str,
+    name: &str,
+    kind: SettlementKind,
+    gross: i64,
+    fee: i64,
+) -> SettlementEvent {
     SettlementEvent {
         meta: meta("SettlementEvent", &format!("{payout}/{name}"), 1),
         psp: "psp".into(),

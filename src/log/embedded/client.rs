@@ -2,7 +2,7 @@
 
 use super::super::{
     Assignment, Consumer, GroupGeneration, GroupSpec, Isolation, LogError, Offset, Offsets,
-    Outgoing, Producer, ProducerSpec, Reader, TopicPartition, partition_for,
+    Outgoing, Producer, ProducerSpec, Reader, TopicPartition, Wanted, partition_for,
 };
 use super::{Injected, Inner, Shared, Transaction};
 use crate::pipeline::Record;
@@ -325,7 +325,7 @@ impl Reader for EmbeddedReader {
         &mut self,
         max: usize,
         wait: Duration,
-        wanted: &dyn Fn(Option<&[u8]>) -> bool,
+        wanted: &Wanted,
         into: &mut Vec<Record>,
     ) -> Result<usize, LogError> {
         let shared = self.shared.clone();
@@ -344,7 +344,7 @@ impl Reader for EmbeddedReader {
             });
             if into.len() > before || left.is_zero() || self.caught_up() {
                 let read = into.len() - before;
-                let passed_over = |r: &mut Record| !wanted(r.key.as_deref());
+                let passed_over = |r: &mut Record| !wanted(r.key.as_deref(), r.value.as_deref());
                 into.extract_if(before.., passed_over).for_each(drop);
                 return Ok(read);
             }

@@ -4,7 +4,7 @@
 //! its own. The end counts only once the log is known to be stable up to where it ended when the
 //! reader was opened: an end that was reached in front of an open transaction is none.
 
-use super::super::{Admin, Isolation, LogError, Offset, Reader, TopicPartition};
+use super::super::{Admin, Isolation, LogError, Offset, Reader, TopicPartition, Wanted};
 use super::admin::KafkaAdmin;
 use super::consumer::Gathered;
 use super::{CALL_TIME_MAX, KafkaSettings, forward, forward_error, log_error};
@@ -144,7 +144,7 @@ impl Reader for KafkaReader {
         &mut self,
         max: usize,
         wait: Duration,
-        wanted: &dyn Fn(Option<&[u8]>) -> bool,
+        wanted: &Wanted,
         into: &mut Vec<Record>,
     ) -> Result<usize, LogError> {
         if let Some(error) = self.untold.take() {
@@ -180,7 +180,7 @@ impl Reader for KafkaReader {
                             place.next = message.offset() + 1;
                         }
                         of_topic += 1;
-                        if wanted(message.key()) {
+                        if wanted(message.key(), message.payload()) {
                             gathered.add(&mut names, &message);
                         }
                     }

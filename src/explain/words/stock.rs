@@ -1,37 +1,13 @@
-//! One event in one line of retail words.
+//! Facts, claims and levels of stock.
 
+use super::time;
 use crate::contract::event::{
-    BusinessException, Event, ReservationCommand, ReservationDecision, SinkReceipt, StockChanged,
-    StockLevel, StockPolicy, StockReason, StockSnapshot,
+    ReservationCommand, ReservationDecision, StockChanged, StockLevel, StockPolicy, StockReason,
+    StockSnapshot,
 };
-use crate::domain::Timestamp;
 use std::fmt::Write as _;
 
-/// What an event says.
-pub(super) fn of(event: &Event) -> String {
-    match event {
-        Event::StockChanged(e) => movement(e),
-        Event::StockSnapshot(e) => snapshot(e),
-        Event::StockPolicy(e) => format!("policy {}: {}", e.policy_version, policy(e)),
-        Event::ReservationCommand(e) => command(e),
-        Event::ReservationDecision(e) => decision(e),
-        Event::StockLevel(e) => level(e),
-        Event::ChannelLevel(e) if !e.active => {
-            format!("no longer offered to {}", e.channel_id)
-        }
-        Event::ChannelLevel(e) => format!("{} offered to {}", e.ats, e.channel_id),
-        Event::AvailabilityChanged(e) => {
-            let before = e.previous_ats.map(|p| format!(", before {p}"));
-            let before = before.unwrap_or_default();
-            format!("published for {}: {}{before}", e.channel_id, e.ats)
-        }
-        Event::SinkReceipt(e) => receipt(e),
-        Event::BusinessException(e) => case(e),
-        other => other.meta().event_type.to_string(),
-    }
-}
-
-fn movement(e: &StockChanged) -> String {
+pub(super) fn movement(e: &StockChanged) -> String {
     let what = match e.reason {
         StockReason::Sale => "sold",
         StockReason::Shipment => "shipped",
@@ -66,7 +42,7 @@ fn movement(e: &StockChanged) -> String {
     words
 }
 
-fn snapshot(e: &StockSnapshot) -> String {
+pub(super) fn snapshot(e: &StockSnapshot) -> String {
     format!(
         "snapshot {}: {} sellable ({}) as of {}:{}",
         e.snapshot_id,
@@ -78,7 +54,7 @@ fn snapshot(e: &StockSnapshot) -> String {
 }
 
 /// What a policy lays down.
-pub(super) fn policy(e: &StockPolicy) -> String {
+pub(in crate::explain) fn policy(e: &StockPolicy) -> String {
     let mut words = format!("safety stock {}", e.safety_stock);
     for a in &e.allocations {
         if let Some(quantity) = a.hard_qty {
@@ -98,7 +74,7 @@ pub(super) fn policy(e: &StockPolicy) -> String {
     words
 }
 
-fn command(e: &ReservationCommand) -> String {
+pub(super) fn command(e: &ReservationCommand) -> String {
     let until = e.expires_at.map(|at| format!(", until {}", time(at)));
     format!(
         "{} asks to {} {} ({}) for order {}{}",
@@ -111,7 +87,7 @@ fn command(e: &ReservationCommand) -> String {
     )
 }
 
-fn decision(e: &ReservationDecision) -> String {
+pub(super) fn decision(e: &ReservationDecision) -> String {
     let mut words = format!(
         "decision {}: {} for order {}, {} of {} granted; available before {}",
         e.ledger_sequence,
@@ -127,7 +103,7 @@ fn decision(e: &ReservationDecision) -> String {
     words
 }
 
-fn level(e: &StockLevel) -> String {
+pub(super) fn level(e: &StockLevel) -> String {
     let channels: Vec<String> = e
         .ats_by_channel
         .iter()
@@ -141,37 +117,4 @@ fn level(e: &StockLevel) -> String {
         let _ = write!(words, " ({})", channels.join(", "));
     }
     words
-}
-
-fn receipt(e: &SinkReceipt) -> String {
-    let status = e.status_code.map(|s| format!(", status {s}"));
-    format!(
-        "{} was told version {}: {}{}",
-        e.sink,
-        e.sent_version,
-        e.outcome.symbol(),
-        status.unwrap_or_default()
-    )
-}
-
-fn case(e: &BusinessException) -> String {
-    let or_nothing = |text: &Option<_>| {
-        text.as_ref()
-            .map_or_else(|| "nothing".to_owned(), ToString::to_string)
-    };
-    format!(
-        "{} {}: expected {}, found {}",
-        e.code,
-        e.status.symbol(),
-        or_nothing(&e.expected),
-        or_nothing(&e.actual)
-    )
-}
-
-/// A time to the millisecond, for people.
-pub(super) fn time(at: Timestamp) -> String {
-    match jiff::Timestamp::from_millisecond(at.as_millis()) {
-        Ok(time) => format!("{time:.3}"),
-        Err(_) => at.to_string(),
-    }
 }

@@ -1,0 +1,88 @@
+//! One event in one line of retail words.
+
+mod order;
+mod stock;
+
+pub(super) use stock::policy;
+
+use crate::contract::event::{BusinessException, Event, Money, SinkReceipt};
+use crate::domain::Timestamp;
+
+/// What an event says.
+pub(super) fn of(event: &Event) -> String {
+    match event {
+        Event::StockChanged(e) => stock::movement(e),
+        Event::StockSnapshot(e) => stock::snapshot(e),
+        Event::StockPolicy(e) => format!("policy {}: {}", e.policy_version, policy(e)),
+        Event::ReservationCommand(e) => stock::command(e),
+        Event::ReservationDecision(e) => stock::decision(e),
+        Event::ReservationEvent(e) => order::reservation(e),
+        Event::StockLevel(e) => stock::level(e),
+        Event::ChannelLevel(e) if !e.active => {
+            format!("no longer offered to {}", e.channel_id)
+        }
+        Event::ChannelLevel(e) => format!("{} offered to {}", e.ats, e.channel_id),
+        Event::AvailabilityChanged(e) => {
+            let before = e.previous_ats.map(|p| format!(", before {p}"));
+            let before = before.unwrap_or_default();
+            format!("published for {}: {}{before}", e.channel_id, e.ats)
+        }
+        Event::OrderEvent(e) => order::order(e),
+        Event::OrderState(e) => order::state(e),
+        Event::PaymentEvent(e) => order::payment(e),
+        Event::ShipmentEvent(e) => order::shipment(e),
+        Event::ShipmentState(e) => order::fulfilments(e),
+        Event::ReturnEvent(e) => order::returned(e),
+        Event::RefundRequest(e) => order::refund_request(e),
+        Event::RefundEvent(e) => order::refund(e),
+        Event::InvoiceEvent(e) => order::invoice(e),
+        Event::SettlementEvent(e) => order::settlement(e),
+        Event::LedgerPosting(e) => order::posting(e),
+        Event::SinkReceipt(e) => receipt(e),
+        Event::BusinessException(e) => case(e),
+        other => other.meta().event_type.to_string(),
+    }
+}
+
+fn receipt(e: &SinkReceipt) -> String {
+    let status = e.status_code.map(|s| format!(", status {s}"));
+    format!(
+        "{} was told version {}: {}{}",
+        e.sink,
+        e.sent_version,
+        e.outcome.symbol(),
+        status.unwrap_or_default()
+    )
+}
+
+fn case(e: &BusinessException) -> String {
+    let or_nothing = |text: &Option<_>| {
+        text.as_ref()
+            .map_or_else(|| "nothing".to_owned(), ToString::to_string)
+    };
+    format!(
+        "{} {}: expected {}, found {}",
+        e.code,
+        e.status.symbol(),
+        or_nothing(&e.expected),
+        or_nothing(&e.actual)
+    )
+}
+
+/// A time to the millisecond, for people.
+pub(super) fn time(at: Timestamp) -> String {
+    match jiff::Timestamp::from_millisecond(at.as_millis()) {
+        Ok(time) => format!("{time:.3}"),
+        Err(_) => at.to_string(),
+    }
+}
+
+/// An amount with its currency.
+pub(super) fn money(money: &Money) -> String {
+    format!("{} {}", money.amount, money.currency)
+}
+
+/// `, name value` where there is a value.
+pub(super) fn named(name: &str, value: Option<&impl std::fmt::Display>) -> String {
+    value.map_or_else(String::new, |value| format!(", {name} {value}"))
+}
