@@ -225,11 +225,9 @@ fn read(
     let stretches = match key {
         Some(key) => {
             let number = partition_for(key.as_bytes(), found.partitions);
-            vec![Stretch {
-                at: TopicPartition::new(topic, number),
-                from: Offset::Beginning,
-                keys: Some(Arc::new([key.as_bytes().to_vec()].into())),
-            }]
+            let at = TopicPartition::new(topic, number);
+            let keys = [key.as_bytes().to_vec()].into();
+            vec![Stretch::of_keys(at, Offset::Beginning, keys)]
         }
         None => Stretch::whole(topic, found.partitions),
     };

@@ -129,15 +129,11 @@ impl<'a> Inquiry<'a> {
             }
         }
         let mut outcomes = Outcomes::new();
+        let mut heard = false;
         let mut keys: Vec<Text> = Vec::new();
         for ((reader, partitions), passed) in read.iter().zip(self.passed(&read)) {
             let passed = passed?;
-            if passed.is_empty() {
-                let group = group_id(self.sources.application, reader);
-                self.gaps.insert(format!(
-                    "how records ended for {reader}: its group {group} has read none of them; where the deployment has another name, give it with --application"
-                ));
-            }
+            heard |= !passed.is_empty();
             for record in records {
                 let place = TopicPartition {
                     topic: record.origin.topic.clone(),
@@ -160,6 +156,12 @@ impl<'a> Inquiry<'a> {
                     .iter()
                     .map(|p| compound_key(&[*reader, &p.topic, &p.partition.to_string()])),
             );
+        }
+        if !heard && let Some((reader, _)) = read.first() {
+            let group = group_id(self.sources.application, reader);
+            self.gaps.insert(format!(
+                "how records ended: no group such as {group} has read any of them; where the deployment has another name, give it with --application"
+            ));
         }
         let oldest = records.iter().map(|r| r.timestamp_ms).min();
         if let (Some(oldest), false) = (oldest, keys.is_empty()) {
@@ -267,7 +269,9 @@ fn settle(story: &mut [Entry], mut outcomes: Outcomes, letters: &HashMap<(Origin
         entry.outcomes = outcomes.remove(&origin).unwrap_or_default();
         for verdict in &mut entry.outcomes {
             let letter = (origin.clone(), Text::from(verdict.reader.as_str()));
-            if let Some(why) = letters.get(&letter) {
+            if let Some(why) = letters.get(&letter)
+                && verdict.outcome == Outcome::DeadLettered
+            {
                 verdict.reason = Some(why.clone());
             }
         }
