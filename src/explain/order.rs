@@ -13,8 +13,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
-/// Topics whose records of an order tell its story, with what comes of what: the order in which records
-/// of one moment are told.
+/// Topics whose records of an order tell its story.
 const ORDER: [&str; 13] = [
     topic::ORDER_LIFECYCLE,
     topic::PAYMENT_EVENT,
@@ -327,12 +326,31 @@ impl Finding {
     }
 }
 
-/// The place of a topic among causes and what comes of them.
+/// All of these, with what comes of what.
+const STORY: [&str; 17] = [
+    topic::ORDER_LIFECYCLE,
+    topic::PAYMENT_EVENT,
+    topic::RESERVATION_COMMAND,
+    topic::RESERVATION_DECISION,
+    topic::RESERVATION_EVENT,
+    topic::SHIPMENT_EVENT,
+    topic::STOCK_BY_ORDER,
+    topic::RETURN_EVENT,
+    topic::REFUND_REQUEST,
+    topic::REFUND_EVENT,
+    topic::INVOICE_EVENT,
+    topic::SETTLEMENT_EVENT,
+    topic::SETTLEMENT_PAYOUT,
+    topic::ORDER_STATE,
+    topic::SHIPMENT_STATE,
+    topic::LEDGER_POSTING,
+    topic::OPS_EXCEPTION,
+];
+
+/// The place of a topic among causes and what comes of them; the receipts of systems come last.
 fn rank(topic: &str) -> usize {
-    let all = ORDER.iter().chain(&CLAIMS).chain(&SETTLED);
-    let place = all.into_iter().position(|t| *t == topic);
-    // The receipts of systems come last.
-    place.unwrap_or(ORDER.len() + CLAIMS.len() + SETTLED.len())
+    let place = STORY.iter().position(|t| *t == topic);
+    place.unwrap_or(STORY.len())
 }
 
 fn told_words(record: &Record, e: &SinkReceipt) -> String {
