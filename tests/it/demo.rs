@@ -41,6 +41,8 @@ fn few_sales(folder: &Path) -> PathBuf {
             n % 60,
         ));
     }
+    // A last line without its end would be read only once the file has not grown for a while.
+    text.push('\n');
     file(folder, "sales.csv", &text)
 }
 
