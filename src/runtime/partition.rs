@@ -175,7 +175,9 @@ impl Partition {
         Ok(true)
     }
 
-    /// As [`Partition::take_in`], and sets the timers that the state tells of once it is whole.
+    /// As [`Partition::take_in`], and sets the timers that the state tells of once it is whole. Who had
+    /// the partition before may not have looked at every entity since a table changed: all are looked
+    /// at again.
     pub fn restore_step(
         &mut self,
         processor: &dyn Processor,
@@ -193,6 +195,9 @@ impl Partition {
             .collect();
         for (key, due) in timers {
             self.set_timer(key, Some(due));
+        }
+        if !processor.descriptor().tables.is_empty() {
+            self.revisit_all(processor);
         }
         Ok(true)
     }

@@ -174,6 +174,25 @@ fn a_channel_that_comes_later_hears_of_stock_that_is_there() {
 }
 
 #[test]
+fn a_channel_declared_while_nobody_worked_is_offered_what_there_is() {
+    let world = World::new();
+    world.send(topic::STOCK_CHANGE, "A|dc", sale("A", "dc", 1, -4));
+    let (mut ledger, mut ats) = (
+        world.task("stock-ledger", "one"),
+        world.task("ats-aggregate", "one"),
+    );
+    world.settle(&mut [&mut ledger, &mut ats]);
+    ledger.close();
+    world.send(topic::CHANNEL_CHANGE, "web", channel("web", &["dc"]));
+    let mut ledger = world.task("stock-ledger", "one");
+    world.settle(&mut [&mut ledger, &mut ats]);
+    let Some(Event::AvailabilityChanged(last)) = world.events(topic::STOCK_ATS).pop() else {
+        panic!("nothing published")
+    };
+    assert_eq!(last.ats, Decimal::from(4));
+}
+
+#[test]
 fn strict_holds_never_exceed_stock_and_repeated_ones_are_known() {
     let world = World::new();
     world.send(topic::STOCK_CHANGE, "A|dc", sale("A", "dc", 1, -5));
