@@ -34,7 +34,7 @@ pub struct FakeRequest {
     pub query: Vec<(String, String)>,
     /// Headers, names in lower case.
     pub headers: BTreeMap<String, String>,
-    /// Body as JSON; null when there is none.
+    /// Body as JSON, a form as an object of texts; null when there is none.
     pub body: Value,
 }
 
@@ -295,23 +295,32 @@ async fn read(request: Request<Incoming>) -> io::Result<FakeRequest> {
             .decode_utf8_lossy()
             .into_owned()
     };
-    let query = head.uri.query().unwrap_or_default();
-    let pairs = query
-        .split('&')
-        .filter(|p| !p.is_empty())
-        .map(|p| p.split_once('=').unwrap_or((p, "")));
+    let pairs = |text: &str| -> Vec<(String, String)> {
+        text.split('&')
+            .filter(|p| !p.is_empty())
+            .map(|p| p.split_once('=').unwrap_or((p, "")))
+            .map(|(name, value)| (decode(name), decode(value)))
+            .collect()
+    };
+    let content_type = head.headers.get("content-type").map(|v| v.as_bytes());
+    let body = match content_type == Some(b"application/x-www-form-urlencoded") {
+        true => {
+            let fields = pairs(&String::from_utf8_lossy(&bytes));
+            let fields = fields.into_iter().map(|(n, v)| (n, Value::from(v)));
+            Value::Object(fields.collect())
+        }
+        false => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+    };
     Ok(FakeRequest {
         method: head.method.to_string(),
         path: head.uri.path().to_owned(),
-        query: pairs
-            .map(|(name, value)| (decode(name), decode(value)))
-            .collect(),
+        query: pairs(head.uri.query().unwrap_or_default()),
         headers: head
             .headers
             .iter()
             .map(|(n, v)| (n.to_string(), v.to_str().unwrap_or_default().to_owned()))
             .collect(),
-        body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        body,
     })
 }
 

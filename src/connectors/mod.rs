@@ -5,8 +5,11 @@
 
 pub mod fake;
 mod file;
+mod generic;
 mod http;
+mod mapping;
 mod medusa;
+mod psp;
 mod reference;
 mod storefront;
 mod tryton;
@@ -18,7 +21,9 @@ use crate::pipeline::{Code, ConnectorDescriptor, Fault, Stage};
 /// Every kind of connector.
 pub const ALL: &[&ConnectorDescriptor] = &[
     &file::DESCRIPTOR,
+    &generic::DESCRIPTOR,
     &medusa::DESCRIPTOR,
+    &psp::DESCRIPTOR,
     &reference::DESCRIPTOR,
     &tryton::DESCRIPTOR,
     &vendure::DESCRIPTOR,

@@ -1,6 +1,6 @@
 //! Sinks: from the log into a system.
 
-use super::{Fault, Inbound};
+use super::{Fault, Inbound, SourceRecord};
 use crate::contract::event::{SinkOutcome, Text};
 
 /// How a target recognises a call that it has seen before.
@@ -97,6 +97,12 @@ pub trait Sink: Send + Sync {
     /// its effect here is none.
     fn wants(&self, _inbound: &Inbound) -> bool {
         true
+    }
+    /// What it means for others that the target has refused a record for good: facts, written in the
+    /// transaction that passes the record. A record whose refusal is told so has had its effect and is
+    /// settled as applied; one of which there is nothing to tell is dead-lettered.
+    fn refused(&self, _inbound: &Inbound, _fault: &Fault) -> Vec<SourceRecord> {
+        Vec::new()
     }
     /// How urgent a delivery is among those waiting; smaller goes first. Stock-outs, for example.
     fn urgency(&self, _inbound: &Inbound) -> u8 {

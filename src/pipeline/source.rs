@@ -3,6 +3,7 @@
 use super::{Fault, Inbox};
 use crate::contract::event::{Event, Text};
 use bytes::Bytes;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// How far a source has read: opaque to the runtime, stored in one transaction with the records
@@ -88,6 +89,10 @@ pub trait Source: Send {
     /// and opened later.
     fn open(&mut self, _inbox: Arc<dyn Inbox>) -> Result<(), Fault> {
         Ok(())
+    }
+    /// Where it takes deliveries, once it is open.
+    fn address(&self) -> Option<SocketAddr> {
+        None
     }
     /// Ends when there is something to read sooner than it would be looked for anyhow. Cancel-safe.
     async fn woken(&mut self) {

@@ -8,7 +8,7 @@ use crate::codec::Codec;
 use crate::contract::event::{EventRef, Outcome, SinkReceipt, Text};
 use crate::contract::receipt_key;
 use crate::domain::Timestamp;
-use crate::pipeline::{Ack, Fault, Record, Sent, State};
+use crate::pipeline::{Ack, Fault, Record, Sent, SourceRecord, State};
 use hashbrown::HashSet;
 use rustc_hash::FxBuildHasher;
 use std::collections::BTreeMap;
@@ -29,6 +29,8 @@ pub(super) struct Lane {
     pub receipts_due: Vec<SinkReceipt>,
     /// Records to be dead-lettered in the transaction that passes them.
     pub dead: Vec<(Record, Fault, u32)>,
+    /// Facts to be told in the transaction that passes the offset.
+    pub facts: BTreeMap<i64, Vec<SourceRecord>>,
     /// Which ownership of the partition this is.
     pub epoch: u64,
     /// Keys whose last receipt tells what the target holds: the last call for them was answered,
@@ -55,6 +57,7 @@ impl Lane {
             committed_to: from,
             receipts_due: Vec::new(),
             dead: Vec::new(),
+            facts: BTreeMap::new(),
             epoch,
             certain: HashSet::default(),
         }
@@ -97,6 +100,12 @@ impl Lane {
         self.dead.push((record, fault, attempts));
     }
 
+    /// Settles a record that the target has refused, which these facts tell.
+    pub fn refused(&mut self, record: &Record, code: &'static str, facts: Vec<SourceRecord>) {
+        self.settle(record, Outcome::Applied, Some(code));
+        self.facts.insert(record.origin.offset, facts);
+    }
+
     /// What was last sent for `key`; its digest only when nothing can have been sent since.
     pub fn last_sent(&mut self, codec: &Codec, key: &Text) -> Option<Sent> {
         let certain = self.certain.remove(key);
@@ -131,6 +140,7 @@ impl Lane {
         if let Some(point) = point {
             self.settled = self.settled.split_off(&point);
             self.dead.retain(|(r, _, _)| r.origin.offset >= point);
+            self.facts = self.facts.split_off(&point);
             self.committed_to = point;
         }
     }

@@ -8,11 +8,12 @@ use crossdock::connectors;
 use crossdock::contract::event::{Event, StockState};
 use crossdock::domain::Decimal;
 use crossdock::pipeline::{
-    Connector, ConnectorDescriptor, Cursor, Fake, FakeFault, FakeOptions, Source, SourceBatch,
-    SourceRecord, Verdict,
+    Connector, ConnectorDescriptor, Cursor, Fake, FakeFault, FakeOptions, Inbox, Source,
+    SourceBatch, SourceRecord, Verdict,
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub struct Reader {
     descriptor: &'static ConnectorDescriptor,
     connector: Arc<dyn Connector>,
     source: Box<dyn Source>,
+    inbox: Option<Arc<dyn Inbox>>,
     pub cursors: BTreeMap<String, Cursor>,
     /// Every poll that brought something: shard, cursor before, batch.
     pub polls: Vec<(String, Option<Cursor>, SourceBatch)>,
@@ -36,14 +38,42 @@ impl Reader {
             descriptor,
             source: connector.source().expect("a source"),
             connector,
+            inbox: None,
             cursors: BTreeMap::new(),
             polls: Vec::new(),
         }
     }
 
+    /// As [`Reader::new`], of a connector that takes deliveries.
+    pub fn with_inbox(
+        descriptor: &'static ConnectorDescriptor,
+        settings: Value,
+        inbox: Arc<dyn Inbox>,
+    ) -> Reader {
+        let mut reader = Reader::new(descriptor, settings);
+        reader.inbox = Some(inbox);
+        reader.restart();
+        reader
+    }
+
+    /// As after a restart with other settings.
+    pub fn reconfigured(mut self, settings: Value) -> Reader {
+        self.connector = build(self.descriptor, settings);
+        self.restart();
+        self
+    }
+
+    /// Where it takes deliveries.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.source.address()
+    }
+
     /// As after a crash: a new source that knows the durable cursors.
     pub fn restart(&mut self) {
         self.source = self.connector.source().expect("a source");
+        if let Some(inbox) = &self.inbox {
+            self.source.open(inbox.clone()).expect("open");
+        }
     }
 
     pub fn shards(&self) -> Vec<String> {

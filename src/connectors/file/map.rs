@@ -1,9 +1,8 @@
 //! From a row to a fact: a movement of goods, or the stock that is there.
 
-use super::row::{Row, Splitter, bad};
-use super::settings::{
-    Basis, Content, FieldName, FileProperty, Format, Movement, PositionBy, Settings,
-};
+use super::row::{Row, Splitter};
+use super::settings::{Basis, Content, FieldName, Format, Movement, PositionBy, Settings};
+use crate::connectors::mapping::{self, FileProperty, Forms, bad};
 use crate::contract::event::{
     Event, EventMeta, Origin, PositionKind, SnapshotBasis, StockChanged, StockReason,
     StockSnapshot, StockState, Text,
@@ -11,7 +10,6 @@ use crate::contract::event::{
 use crate::contract::topic;
 use crate::domain::{Decimal, Timestamp, compound_key, event_id};
 use crate::pipeline::{Code, Fault, SourceRecord, Stage};
-use jiff::fmt::strtime::BrokenDownTime;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, StrDeserializer};
@@ -20,7 +18,7 @@ use serde::de::value::{Error as ValueError, StrDeserializer};
 pub struct Mapping {
     instance: String,
     settings: Settings,
-    time_zone: jiff::tz::TimeZone,
+    forms: Forms,
     /// Which files of a folder are read.
     pub names: glob::Pattern,
     /// Splits lines.
@@ -44,11 +42,8 @@ impl Mapping {
     /// All that is wrong with the settings.
     pub fn new(instance: &str, settings: &Settings) -> Result<Self, Fault> {
         let mut wrong = check_fields(settings);
-        let time_zone = jiff::tz::TimeZone::get(&settings.time_zone).unwrap_or_else(|_| {
-            let zone = &settings.time_zone;
-            wrong.push(format!(
-                "time_zone {zone:?} is not known; use a name such as Europe/London"
-            ));
+        let time_zone = mapping::time_zone(&settings.time_zone).unwrap_or_else(|why| {
+            wrong.push(why);
             jiff::tz::TimeZone::UTC
         });
         let names = settings.names.as_deref().unwrap_or("*");
@@ -60,7 +55,12 @@ impl Mapping {
             Ok(splitter) if wrong.is_empty() => Ok(Mapping {
                 instance: instance.to_owned(),
                 settings: settings.clone(),
-                time_zone,
+                forms: Forms {
+                    decimal_mark: settings.decimal_mark,
+                    group_mark: settings.group_mark,
+                    time_format: settings.time_format.clone(),
+                    time_zone,
+                },
                 names,
                 splitter,
             }),
@@ -281,39 +281,13 @@ impl Fields<'_> {
             (_, _, Some(FileProperty::Name)) => self.place.file.to_owned(),
             _ => return None,
         };
-        let value = match (field.map.get(&value), &field.otherwise) {
-            (Some(mapped), _) => mapped.clone(),
-            (None, Some(otherwise)) => otherwise.clone(),
-            (None, None) => value,
-        };
-        Some(value).filter(|v| !v.is_empty())
+        field.replaced(value)
     }
 
     fn quantity(&self, name: FieldName) -> Result<Option<Decimal>, Fault> {
-        let Some(text) = self.optional(name) else {
-            return Ok(None);
-        };
-        let settings = &self.mapping.settings;
-        let mut plain: String = text
-            .chars()
-            .filter(|c| Some(*c) != settings.group_mark)
-            .map(|c| if c == settings.decimal_mark { '.' } else { c })
-            .collect();
-        // Some systems write the sign behind the number.
-        if let Some(number) = plain.strip_suffix('-') {
-            plain = format!("-{number}");
-        }
-        let foreign =
-            settings.decimal_mark != '.' && text.contains('.') && settings.group_mark != Some('.');
-        match plain.parse() {
-            Ok(quantity) if !foreign => Ok(Some(quantity)),
-            Ok(_) => Err(bad(format!(
-                "{} {text:?} has a point, but decimal_mark is {:?}",
-                word(name),
-                settings.decimal_mark
-            ))),
-            Err(e) => Err(bad(format!("{} {text:?}: {e}", word(name)))),
-        }
+        let text = self.optional(name);
+        let read = |text: String| self.mapping.forms.decimal(word(name), &text);
+        text.map(read).transpose()
     }
 
     fn time(&self) -> Result<Timestamp, Fault> {
@@ -323,24 +297,7 @@ impl Fields<'_> {
             return Ok(self.place.modified);
         }
         let text = self.needed(FieldName::Time)?;
-        let unreadable = |e: jiff::Error| {
-            let form = settings.time_format.as_deref().unwrap_or("RFC 3339");
-            bad(format!("time {text:?} is not of the form {form:?}")).caused_by(e)
-        };
-        let instant = match &settings.time_format {
-            None => text.parse::<jiff::Timestamp>().map_err(unreadable)?,
-            Some(format) => {
-                let parts = BrokenDownTime::parse(format, &text).map_err(unreadable)?;
-                if parts.offset().is_some() || parts.timestamp().is_some() {
-                    parts.to_timestamp().map_err(unreadable)?
-                } else {
-                    let civil = parts.to_datetime().map_err(unreadable)?;
-                    let zone = &self.mapping.time_zone;
-                    zone.to_timestamp(civil).map_err(unreadable)?
-                }
-            }
-        };
-        Ok(Timestamp(instant.as_microsecond()))
+        self.mapping.forms.time("time", &text)
     }
 }
 
@@ -360,12 +317,7 @@ fn check_fields(settings: &Settings) -> Vec<String> {
     }
     for (name, field) in &settings.fields {
         let name = (*name, word(*name));
-        let given = [
-            field.column.is_some(),
-            field.constant.is_some(),
-            field.file.is_some(),
-        ];
-        if given.iter().filter(|g| **g).count() != 1 {
+        if field.given() != 1 {
             wrong.push(format!(
                 "field {} needs one of column, constant and file",
                 name.1

@@ -1,7 +1,8 @@
 //! The values of one line, by column.
 
 use super::settings::{Format, Settings};
-use crate::pipeline::{Code, Fault, Stage};
+use crate::connectors::mapping::{bad, plain};
+use crate::pipeline::Fault;
 use encoding_rs::Encoding;
 use std::collections::HashMap;
 
@@ -125,17 +126,4 @@ impl Splitter {
             Err(e) => Err(bad("not a CSV record".to_owned()).caused_by(e)),
         }
     }
-}
-
-fn plain(value: &serde_json::Value) -> String {
-    match value {
-        serde_json::Value::Null => String::new(),
-        serde_json::Value::String(text) => text.trim().to_owned(),
-        other => other.to_string(),
-    }
-}
-
-/// A line that can never become a fact.
-pub fn bad(message: String) -> Fault {
-    Fault::reject(Stage::Read, Code::DataQuality, message)
 }

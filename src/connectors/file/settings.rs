@@ -1,5 +1,6 @@
 //! What a file connector can be told. The comments of these types are its documentation.
 
+use crate::connectors::mapping::FieldSource;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -160,33 +161,6 @@ pub enum FieldName {
     QualityHold,
     Incoming,
     Reserved,
-}
-
-/// Where a value comes from.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct FieldSource {
-    /// Column, or key of the JSON object.
-    pub column: Option<String>,
-    /// The same value for every line.
-    pub constant: Option<String>,
-    /// Something of the file itself.
-    pub file: Option<FileProperty>,
-    /// Values to be replaced by others.
-    #[serde(default)]
-    pub map: BTreeMap<String, String>,
-    /// Value for what `map` does not name.
-    pub otherwise: Option<String>,
-}
-
-/// Something of a file.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum FileProperty {
-    /// Its name without folder.
-    Name,
-    /// When it was last changed; of `time` only, and whatever `time_format` says.
-    Modified,
 }
 
 /// What a line means for the stock.

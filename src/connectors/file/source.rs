@@ -2,8 +2,8 @@
 
 use super::lines::{Form, Lines, Next, is_compressed};
 use super::map::{Mapping, Place};
-use super::row;
 use super::settings::{Content, Format, PositionBy, Settings};
+use crate::connectors::mapping::bad;
 use crate::domain::{NAMESPACE, Timestamp};
 use crate::pipeline::{
     Code, Cursor, Fault, Source, SourceBatch, SourceOrigin, SourceReject, Stage,
@@ -235,7 +235,7 @@ impl FileSource {
                 Next::OpenQuote(raw) => {
                     let message =
                         "a quoted field begins here and is not closed as it must be".to_owned();
-                    (raw, 1, Err(row::bad(message)))
+                    (raw, 1, Err(bad(message)))
                 }
                 Next::Record(raw, taken) if raw.is_empty() => {
                     open.lines.take(taken);

@@ -111,6 +111,10 @@ impl SinkTask {
                 self.outbox
                     .dead_letter(producer, record, fault, *attempts as i32, now)?;
             }
+            for fact in lane.facts.range(..point).flat_map(|(_, facts)| facts) {
+                self.outbox
+                    .send_stamped(producer, fact.topic, &fact.key, &fact.event, now)?;
+            }
             if point > lane.committed_to {
                 offsets.insert(partition.clone(), point);
             } else if !lane.receipts_due.is_empty() {

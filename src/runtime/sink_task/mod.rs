@@ -394,9 +394,15 @@ impl SinkTask {
                             lane.bury(waiting.inbound.record, fault, attempt);
                         }
                         Verdict::Reject => {
-                            tracing::warn!(sink = self.name, key = %key, code = %fault.code, cause = fault.message, "record dead-lettered");
                             self.target = Target::default();
-                            lane.bury(waiting.inbound.record, fault, attempt);
+                            let facts = self.sink.refused(&waiting.inbound, &fault);
+                            if facts.is_empty() {
+                                tracing::warn!(sink = self.name, key = %key, code = %fault.code, cause = fault.message, "record dead-lettered");
+                                lane.bury(waiting.inbound.record, fault, attempt);
+                            } else {
+                                tracing::warn!(sink = self.name, key = %key, code = %fault.code, cause = fault.message, "refused, which is told");
+                                lane.refused(&waiting.inbound.record, fault.code.as_str(), facts);
+                            }
                         }
                         Verdict::Retry { after } => {
                             // What comes too early says nothing about the target's health.
