@@ -12,6 +12,7 @@ mod life;
 mod orders;
 mod proxy;
 mod sales;
+mod shop_erp;
 mod shops;
 mod stock;
 mod support;

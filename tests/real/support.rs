@@ -29,7 +29,11 @@ impl Shop {
         Shop {
             kind,
             url: url(kind),
-            http: reqwest::blocking::Client::new(),
+            // A call on a connection that the shop has just given up would be lost.
+            http: reqwest::blocking::Client::builder()
+                .pool_max_idle_per_host(0)
+                .build()
+                .expect("a client"),
             password,
             secret_key: systems.file("medusa/secret.key"),
             publishable_key: std::fs::read_to_string(systems.file("medusa/publishable.key"))
