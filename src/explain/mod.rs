@@ -99,9 +99,9 @@ impl<'a> Inquiry<'a> {
     }
 
     /// The record in words, or why there are none.
-    fn decode(&self, record: &Record) -> Result<Event, Entry> {
+    fn decode(&self, record: &Record) -> Result<Event, Box<Entry>> {
         let decoded = self.sources.codec.decode(record);
-        decoded.map_err(|fault| Entry::unreadable(record, &fault))
+        decoded.map_err(|fault| Box::new(Entry::unreadable(record, &fault)))
     }
 
     /// Existing topics that `reader_of` finds a reader for.

@@ -179,7 +179,7 @@ fn wanted_of(inquiry: &Inquiry<'_>, key: &str) -> Vec<Wanted> {
 struct Finding {
     key: String,
     records: Vec<Record>,
-    told: Vec<(Origin, Result<Event, Entry>)>,
+    told: Vec<(Origin, Result<Event, Box<Entry>>)>,
 }
 
 impl Finding {
@@ -276,7 +276,7 @@ impl Finding {
             let event = match told {
                 Ok(event) => event,
                 Err(entry) => {
-                    answer.story.push(entry);
+                    answer.story.push(*entry);
                     continue;
                 }
             };

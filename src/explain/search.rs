@@ -86,8 +86,7 @@ pub(super) fn search(
     let keep = sources.records_max.max(1);
     let stretches = stretches(existing, wanted);
     let mut kept: HashMap<Arc<str>, (VecDeque<Record>, usize)> = HashMap::new();
-    let mut found = Found::default();
-    found.records_read = scan(sources.log, &stretches, |record| {
+    let records_read = scan(sources.log, &stretches, |record| {
         let (records, left_out) = kept.entry(record.origin.topic.clone()).or_default();
         if records.len() == keep {
             records.pop_front();
@@ -96,6 +95,10 @@ pub(super) fn search(
         records.push_back(record.detached());
         Ok::<(), Fault>(())
     })?;
+    let mut found = Found {
+        records_read,
+        ..Found::default()
+    };
     for w in wanted {
         if let Some((records, left_out)) = kept.remove(&w.topic) {
             found.records.extend(records);

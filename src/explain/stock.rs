@@ -84,7 +84,7 @@ fn position(
         let event = match inquiry.decode(record) {
             Ok(event) => event,
             Err(entry) => {
-                answer.story.push(entry);
+                answer.story.push(*entry);
                 continue;
             }
         };
@@ -174,7 +174,7 @@ fn channels(
         let event = match inquiry.decode(record) {
             Ok(event) => event,
             Err(entry) => {
-                answer.story.push(entry);
+                answer.story.push(*entry);
                 continue;
             }
         };

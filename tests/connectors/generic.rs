@@ -389,7 +389,6 @@ fn state(order: &str, version: i64, status: ShipmentStatus) -> Delivery {
             status,
             ..Fulfilment::default()
         }],
-        ..ShipmentState::default()
     };
     let record = Record {
         origin: Origin {
@@ -439,7 +438,7 @@ async fn records_become_the_declared_requests_with_one_effect_each() {
         assert!(sink.wants(&delivery.inbound));
         server.inject(vec![fault.clone()]);
         let refused = sink
-            .write(&[delivery.clone()])
+            .write(std::slice::from_ref(&delivery))
             .await
             .remove(0)
             .expect_err("a fault");
@@ -451,18 +450,19 @@ async fn records_become_the_declared_requests_with_one_effect_each() {
             (SinkOutcome::Acked, Some(format!("{}", n + 1)))
         );
     }
-    let api = server.api();
-    assert_eq!(api.taken.len(), 7, "one effect each");
-    let (operation, channel, body) = &api.taken[0];
-    assert_eq!(operation, "PUT /orders/o%201/shipments/S%201");
-    assert_eq!(channel, "web");
-    assert_eq!(
-        (&body["order"], &body["version"]),
-        (&json!("10/01"), &json!(1))
-    );
-    assert_eq!(body["note"], "order 10/01 of o 1");
-    assert_eq!(body["all"][0][0]["shipmentId"], "S 1");
-    drop(api);
+    {
+        let api = server.api();
+        assert_eq!(api.taken.len(), 7, "one effect each");
+        let (operation, channel, body) = &api.taken[0];
+        assert_eq!(operation, "PUT /orders/o%201/shipments/S%201");
+        assert_eq!(channel, "web");
+        assert_eq!(
+            (&body["order"], &body["version"]),
+            (&json!("10/01"), &json!(1))
+        );
+        assert_eq!(body["note"], "order 10/01 of o 1");
+        assert_eq!(body["all"][0][0]["shipmentId"], "S 1");
+    }
     assert!(!sink.wants(&state("o", 1, ShipmentStatus::Picked).inbound));
     // A path that cannot be filled in is this record's own fault.
     let nameless = state("", 99, ShipmentStatus::Shipped);

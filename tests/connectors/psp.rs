@@ -418,14 +418,14 @@ async fn a_refund_is_paid_once_whatever_happens_to_the_calls() {
         let charge = paid(fake, &number, 10_000);
         let delivery = refund(&number, 1, &charge, 4_000);
         fake.inject(vec![fault.clone()]);
-        let first = sink.write(&[delivery.clone()]).await.remove(0);
+        let first = sink.write(std::slice::from_ref(&delivery)).await.remove(0);
         let verdict = first.expect_err("a fault").verdict;
         assert!(
             matches!(verdict, Verdict::Retry { .. }),
             "{fault:?}: {verdict:?}"
         );
         for _ in 0..2 {
-            let taken = sink.write(&[delivery.clone()]).await.remove(0);
+            let taken = sink.write(std::slice::from_ref(&delivery)).await.remove(0);
             let taken = taken.unwrap_or_else(|f| panic!("after {fault:?}: {f}"));
             assert!(taken.external_id.is_some());
         }
@@ -443,7 +443,7 @@ async fn a_timed_out_refund_is_looked_up_and_not_paid_again() {
     fake.inject(vec![FakeFault::Slow(std::time::Duration::from_secs(1))]);
     let delivery = refund("T", 1, &charge, 2_500);
     let fault = sink
-        .write(&[delivery.clone()])
+        .write(std::slice::from_ref(&delivery))
         .await
         .remove(0)
         .expect_err("late");
@@ -462,7 +462,7 @@ async fn what_the_provider_refuses_for_good_is_told_as_a_failure_of_the_attempt(
     act(fake, json!({"dispute": charge}));
     let delivery = refund("R", 1, &charge, 500);
     let fault = sink
-        .write(&[delivery.clone()])
+        .write(std::slice::from_ref(&delivery))
         .await
         .remove(0)
         .expect_err("refused");

@@ -115,7 +115,7 @@ fn what_comes_too_early_waits_and_keeps_its_order() {
         // Four events of each order, those of a topic in their order, all else as it comes; of one order in
         // seven nobody ever tells.
         let orders: Vec<String> = (0..40).map(|n| format!("order-{n}")).collect();
-        let told = |n: usize| n % 7 != 0;
+        let told = |n: usize| !n.is_multiple_of(7);
         let mut lines: Vec<(usize, Vec<u8>)> = Vec::new();
         for n in 0..orders.len() {
             for (kind, count) in [(0_u8, usize::from(told(n))), (1, 2), (2, 2)] {

@@ -69,8 +69,11 @@ fn corrections(driven: &Driven<OrderRecon>) -> Vec<Correction> {
     driven.said.iter().filter_map(of).collect()
 }
 
+/// What is wrong in a world, and its facts, each with the time from which it could be told.
+type World = (&'static [&'static str], Vec<(i64, Event)>);
+
 /// Worlds by what is wrong in them: facts, each with the time from which it could be told.
-fn worlds() -> Vec<(&'static [&'static str], Vec<(i64, Event)>)> {
+fn worlds() -> Vec<World> {
     use OrderStatus::*;
     let fine = |status, until| entry(SystemRole::Erp, "S1", status, units(50), until);
     let shop = |status, until| entry(SystemRole::Channel, "W1", status, units(50), until);

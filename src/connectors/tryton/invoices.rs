@@ -133,8 +133,8 @@ impl Page<'_> {
             false => None,
         };
         let taxes = taxes.unwrap_or_else(|| vec![Money::zero(currency); lines.len()]);
-        let mut parts: BTreeMap<&Text, (Vec<InvoiceLine>, Option<&OfOrder>, Option<i64>)> =
-            BTreeMap::new();
+        type Part<'a> = (Vec<InvoiceLine>, Option<&'a OfOrder>, Option<i64>);
+        let mut parts: BTreeMap<&Text, Part<'_>> = BTreeMap::new();
         for ((line, net), tax) in lines.iter().zip(&nets).zip(&taxes) {
             let Some((of, original)) = orders.get(&rows::id(line)) else {
                 continue;

@@ -2,7 +2,7 @@
 //! that take them.
 //!
 //! A delivery goes through the `door`: size, signature over the exact bytes, time, form, name. Then
-//! it is sealed and kept in the connector's [`Inbox`], and only when the log has it is it answered.
+//! it is sealed and kept in the connector's [`Inbox`](crate::pipeline::Inbox), and only when the log has it is it answered.
 //! The connector's source takes it from there in the order of arrival, by [`Ingress::take`]; what it
 //! makes of it can fail and be done again without the sender knowing.
 //!

@@ -19,8 +19,11 @@ macro_rules! phrase {
     };
 }
 
+/// Reads a bucket of an order line.
+type Bucket = fn(&LineState) -> Decimal;
+
 /// Buckets of an order line, by the words for them.
-const BUCKETS: [(&str, fn(&LineState) -> Decimal); 10] = [
+const BUCKETS: [(&str, Bucket); 10] = [
     ("open", |l| l.open),
     ("reserved", |l| l.reserved),
     ("backordered", |l| l.backordered),

@@ -202,11 +202,11 @@ impl System for Storefront {
     }
     fn hear(&mut self, event: &Event) {
         match event {
-            Event::AvailabilityChanged(e) => {
-                if self.shown.insert(e.sku.clone(), e.ats) != Some(e.ats) {
-                    self.desk
-                        .write("shown", json!({"sku": e.sku, "quantity": e.ats}));
-                }
+            Event::AvailabilityChanged(e)
+                if self.shown.insert(e.sku.clone(), e.ats) != Some(e.ats) =>
+            {
+                self.desk
+                    .write("shown", json!({"sku": e.sku, "quantity": e.ats}));
             }
             Event::OrderState(e) => {
                 self.statuses.insert(e.order_id.clone(), e.status);
@@ -246,14 +246,12 @@ impl System for Storefront {
                     }
                 }
             }
-            Event::RefundEvent(e) => {
-                if self.refunded.insert(e.refund_id) {
-                    self.desk.write(
-                        "refunded",
-                        json!({"order": e.order_id, "refund": e.refund_id, "amount": e.amount.amount,
-                            "currency": e.amount.currency}),
-                    );
-                }
+            Event::RefundEvent(e) if self.refunded.insert(e.refund_id) => {
+                self.desk.write(
+                    "refunded",
+                    json!({"order": e.order_id, "refund": e.refund_id, "amount": e.amount.amount,
+                        "currency": e.amount.currency}),
+                );
             }
             _ => {}
         }
