@@ -131,6 +131,13 @@ impl Event {{
     pub fn decode(contract: &str, input: &mut &[u8]) -> Option<Result<Event, DecodeError>> {{
         Some(match contract {{ {decode} _ => return None }})
     }}
+    /// Reads an event of the contract with this full name from the JSON that it is written as.
+    ///
+    /// # Errors
+    /// When a field is missing, unknown or of another type; `None` when there is no such contract.
+    pub fn from_json(contract: &str, json: serde_json::Value) -> Option<Result<Event, serde_json::Error>> {{
+        Some(match contract {{ {from_json} _ => return None }})
+    }}
     /// What every event begins with.
     pub fn meta(&self) -> &EventMeta {{ match self {{ {meta} }} }}
     /// What every event begins with, to be completed.
@@ -141,6 +148,8 @@ impl Event {{
         contract = arms(&|n| format!("Event::{n}(_) => {n}::NAME,")),
         encode = arms(&|n| format!("Event::{n}(e) => e.encode(out),")),
         decode = arms(&|n| format!("{n}::NAME => {n}::decode(input).map(Event::{n}),")),
+        from_json =
+            arms(&|n| format!("{n}::NAME => serde_json::from_value(json).map(Event::{n}),")),
         meta = arms(&|n| format!("Event::{n}(e) => &e.meta,")),
         meta_mut = arms(&|n| format!("Event::{n}(e) => &mut e.meta,")),
     );
@@ -233,8 +242,8 @@ impl Generator {
         let _ = writeln!(
             self.code,
             "#[doc = {doc:?}]
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
-#[serde(rename_all = \"camelCase\")]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = \"camelCase\", deny_unknown_fields)]
 pub struct {name} {{"
         );
         for (field, rust, kind, doc) in &fields {
@@ -311,7 +320,7 @@ impl wire::Avro for {name} {{
         let _ = writeln!(
             self.code,
             "/// `{name}` of the contracts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum {name} {{
 {declared}}}
 impl {name} {{

@@ -15,6 +15,7 @@ pub mod config;
 pub mod connectors;
 pub mod contract;
 pub mod demo;
+pub mod dlq;
 pub mod domain;
 pub mod explain;
 pub mod log;

@@ -5,6 +5,7 @@
 mod connect;
 mod connectors;
 mod demo;
+mod dlq;
 mod exceptions;
 mod explain;
 mod ledger;
@@ -39,6 +40,7 @@ enum Command {
     Exceptions(exceptions::Args),
     /// Prints the books as finance reads them: of an order, of a payout, or of a period.
     Ledger(ledger::Args),
+    Dlq(dlq::Args),
     /// Lists, describes and checks connectors.
     Connectors(connectors::Args),
     Topics(topics::Args),
@@ -66,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(args),
         Command::Exceptions(args) => exceptions::run(&args),
         Command::Ledger(args) => ledger::run(&args),
+        Command::Dlq(args) => dlq::run(args),
         Command::Connectors(args) => connectors::run(&args),
         Command::Topics(args) => topics::run(args),
         Command::Schemas(args) => schemas::run(args),

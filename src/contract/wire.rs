@@ -17,6 +17,19 @@ impl serde::Serialize for Blob {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for Blob {
+    /// Bytes that are no text cannot be read back: their JSON has lost them.
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(d)?;
+        match text.contains(char::REPLACEMENT_CHARACTER) {
+            true => Err(serde::de::Error::custom(
+                "bytes that are no text cannot be given as JSON",
+            )),
+            false => Ok(Blob(Bytes::copy_from_slice(text.as_bytes()))),
+        }
+    }
+}
+
 impl From<&[u8]> for Blob {
     fn from(bytes: &[u8]) -> Self {
         Blob(Bytes::copy_from_slice(bytes))
@@ -24,7 +37,18 @@ impl From<&[u8]> for Blob {
 }
 
 /// A `decimal(18,8)` in hundred-millionths: a rate of exchange.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct Rate(pub i64);
 
 /// Why bytes are not a value of their schema.

@@ -57,6 +57,18 @@ impl serde::Serialize for Timestamp {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for Timestamp {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(d)?;
+        if let Some(Ok(micros)) = text.strip_suffix("us").map(str::parse) {
+            return Ok(Timestamp(micros));
+        }
+        let time = text.parse::<jiff::Timestamp>();
+        time.map(|t| Timestamp(t.as_microsecond()))
+            .map_err(serde::de::Error::custom)
+    }
+}
+
 /// A calendar day, counted from 1970-01-01.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Date(pub i32);
@@ -75,5 +87,20 @@ impl fmt::Display for Date {
 impl serde::Serialize for Date {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Date {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(d)?;
+        if let Some(Ok(days)) = text.strip_prefix("day ").map(str::parse) {
+            return Ok(Date(days));
+        }
+        let date: jiff::civil::Date = text.parse().map_err(serde::de::Error::custom)?;
+        let epoch = jiff::civil::date(1970, 1, 1);
+        let days = date.duration_since(epoch).as_hours() / 24;
+        i32::try_from(days)
+            .map(Date)
+            .map_err(serde::de::Error::custom)
     }
 }

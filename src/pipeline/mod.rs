@@ -26,6 +26,6 @@ pub use processor::{
     State,
 };
 pub(crate) use record::pack_header;
-pub use record::{Headers, HeadersBuilder, Origin, Record};
+pub use record::{Headers, HeadersBuilder, Origin, REDRIVES_HEADER, Record};
 pub use sink::{Ack, Capabilities, Delivery, Idempotency, Sent, Sink};
 pub use source::{Cursor, Source, SourceBatch, SourceOrigin, SourceRecord, SourceReject};

@@ -4,6 +4,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
+/// Header that counts how often a record was redriven from a dead-letter topic.
+pub const REDRIVES_HEADER: &str = "crossdock-redrives";
+
 /// Where a record stands in the log: enough to find it again.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Origin {

@@ -8,7 +8,9 @@ use crate::contract::event::{
 use crate::contract::{Catalogue, event::ErrorClass};
 use crate::domain::{Timestamp, event_id};
 use crate::log::{LogError, Outgoing, Producer, TopicPartition};
-use crate::pipeline::{Code, Emission, Fault, Headers, Record, SourceReject, Stage};
+use crate::pipeline::{
+    Code, Emission, Fault, Headers, REDRIVES_HEADER, Record, SourceReject, Stage,
+};
 use crate::state::Shard;
 use std::sync::Arc;
 use std::time::Duration;
@@ -268,6 +270,11 @@ impl Outbox {
                 .filter(|v| v.len() >= 5 && v[0] == 0)
                 .map(|v| i32::from_be_bytes([v[1], v[2], v[3], v[4]])),
             traceparent: record.headers.text("traceparent").map(Text::from),
+            redrive_count: record
+                .headers
+                .text(REDRIVES_HEADER)
+                .and_then(|count| count.parse().ok())
+                .unwrap_or_default(),
             ..self.letter(fault, attempts, now)
         };
         let key = record.key.as_deref().map_or_else(

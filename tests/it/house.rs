@@ -184,6 +184,18 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("cases", &["domain", "contract", "pipeline", "codec", "log"]),
     ("books", &["domain", "contract", "pipeline", "codec", "log"]),
     (
+        "dlq",
+        &[
+            "domain",
+            "contract",
+            "pipeline",
+            "codec",
+            "log",
+            "state",
+            "processors",
+        ],
+    ),
+    (
         "explain",
         &[
             "books",
