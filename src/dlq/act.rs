@@ -4,7 +4,7 @@ use super::history::{self, Deed, Done, History};
 use super::judge::{Judge, Refusal, SUPERSEDED, digest};
 use super::mend::Mended;
 use super::{Filter, Letter, Letters, Part};
-use crate::codec::cloud_events;
+use crate::codec;
 use crate::contract::event::{
     Audit, Blob, DeadLetter, DispositionRecord, Event, EventMeta, Origin as MetaOrigin, Outcome,
     PositionKind, Settled, Text,
@@ -541,7 +541,7 @@ fn send_event(
 ) -> Result<(), Fault> {
     let mut value = Vec::new();
     letters.codec.encode(topic, event, &mut value)?;
-    let headers = cloud_events(event, key, None);
+    let headers = codec::headers(topic, event, key, None);
     send(
         producer,
         Outgoing {

@@ -2,6 +2,7 @@
 
 mod connectors;
 mod demo;
+mod dlq;
 mod exceptions;
 mod facts;
 #[path = "../support/kafka.rs"]

@@ -3,6 +3,7 @@
 mod answers;
 mod cases;
 mod demo;
+mod dlq;
 mod early;
 mod explain;
 mod house;
