@@ -5,7 +5,7 @@
 use super::clock::DrivenClock;
 use super::day::ROUND;
 use super::ground::{Ground, setup};
-use super::invariants::{Books, TOPICS};
+use super::invariants::Books;
 use super::tally::Tally;
 use crate::codec::Codec;
 use crate::contract::Catalogue;
@@ -22,9 +22,9 @@ use std::time::{Duration, Instant};
 
 /// Steps after which a task that never rests is a defect.
 const STEPS_MAX: usize = 1_000_000;
-/// Longest wait for records that are on their way from a broker.
+/// Longest wait for groups to form, and for a fault to pass.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Wait for a broker, at a time.
+/// Wait for a group, at a time.
 const WAIT: Duration = Duration::from_millis(10);
 /// Faults in a row that may pass.
 const TRIES_MAX: u32 = 100;
@@ -35,7 +35,7 @@ pub(super) type Ear = Box<dyn FnMut(&Event) + Send>;
 /// The tasks.
 pub(super) struct Crew {
     pub clock: Arc<DrivenClock>,
-    /// Real time that a round takes at least: none where nothing else takes any.
+    /// Real time to wait after a fault: none where nothing takes any.
     pub pace: Option<Duration>,
     pub tally: Tally,
     pub telemetry: Arc<Telemetry>,
@@ -187,7 +187,7 @@ impl Crew {
 
     /// Lets one system tell what is new with it; how many events it told.
     pub async fn tell(&mut self, index: usize) -> Result<usize, Fault> {
-        let mut tries = 0;
+        let mut faults = Faults::default();
         loop {
             match self.sources[index].step().await {
                 Ok(Progress::Worked(count)) => {
@@ -195,7 +195,7 @@ impl Crew {
                     return Ok(count);
                 }
                 Ok(_) => return Ok(0),
-                Err(fault) => self.bear(fault, &mut tries).await?,
+                Err(fault) => self.bear(fault, &mut faults).await?,
             }
         }
     }
@@ -203,16 +203,12 @@ impl Crew {
     /// Steps the processors until they have settled all there is and wait for nothing but time, and
     /// reads what they wrote.
     pub async fn rest(&mut self) -> Result<(), Fault> {
-        let (mut tries, mut idle_since) = (0, None);
+        let mut faults = Faults::default();
         for _ in 0..STEPS_MAX {
             let mut busy = false;
             for index in 0..self.processors.len() {
-                let wait = match self.pace {
-                    Some(_) if !self.is_settled(self.processors[index].name()) => WAIT,
-                    _ => Duration::ZERO,
-                };
                 let now = self.clock.now();
-                match self.processors[index].step(wait) {
+                match self.processors[index].step(Duration::ZERO) {
                     Ok(Progress::Idle { until }) => {
                         self.due
                             .insert(self.processors[index].name().to_owned(), until);
@@ -221,37 +217,23 @@ impl Crew {
                     Ok(Progress::Worked(_) | Progress::Restoring { .. }) => busy = true,
                     Ok(Progress::Unassigned | Progress::Joining) => {}
                     Err(fault) => {
-                        self.bear(fault, &mut tries).await?;
+                        self.bear(fault, &mut faults).await?;
                         busy = true;
                     }
                 }
             }
             self.read()?;
-            if busy {
-                idle_since = None;
-                continue;
-            }
-            let settled = self
-                .processors
-                .iter()
-                .map(ProcessorTask::name)
-                .all(|name| self.is_settled(name));
-            // On a log in this process everything that is there is there at once.
-            if settled || self.pace.is_none() {
-                return self.read_all().await;
-            }
-            let since = *idle_since.get_or_insert_with(Instant::now);
-            if since.elapsed() > PATIENCE {
-                return self.read_all().await;
+            if !busy {
+                return Ok(());
             }
         }
         Err(setup("the processors never came to rest"))
     }
 
-    /// Lets the storefronts hear what is new.
+    /// Lets every system hear what is new.
     pub async fn serve(&mut self) -> Result<(), Fault> {
         for index in 0..self.sinks.len() {
-            let (mut tries, mut idle) = (0, 0);
+            let (mut faults, mut idle) = (Faults::default(), 0);
             for _ in 0..STEPS_MAX {
                 match self.sinks[index].step(Duration::ZERO).await {
                     Ok(
@@ -264,17 +246,14 @@ impl Crew {
                         if idle > 3 {
                             break;
                         }
-                        if self.pace.is_some() && !self.is_settled(self.sinks[index].name()) {
-                            self.pause(WAIT).await;
-                        }
                     }
                     Ok(_) => idle = 0,
-                    Err(fault) => self.bear(fault, &mut tries).await?,
+                    Err(fault) => self.bear(fault, &mut faults).await?,
                 }
                 // How long an answer takes must not decide what is read meanwhile.
                 while self.sinks[index].is_calling() {
                     if let Err(fault) = self.sinks[index].finish_calls(Duration::ZERO).await {
-                        self.bear(fault, &mut tries).await?;
+                        self.bear(fault, &mut faults).await?;
                     }
                 }
             }
@@ -294,37 +273,27 @@ impl Crew {
     }
 
     /// Takes into the books what is there.
-    fn read(&mut self) -> Result<usize, Fault> {
+    fn read(&mut self) -> Result<(), Fault> {
         let mut records = Vec::new();
-        self.reader.poll(100_000, Duration::ZERO, &mut records)?;
-        for record in &records {
-            let event = self.codec.decode(record)?;
-            (self.ear)(&event);
-            self.books.read(record, event);
-        }
-        Ok(records.len())
-    }
-
-    /// As [`Crew::read`], until everything that was written has come.
-    async fn read_all(&mut self) -> Result<(), Fault> {
-        let deadline = Instant::now() + PATIENCE;
         loop {
-            let read = self.read()?;
-            let missing = self.books.count() < self.tally.written(TOPICS);
-            if read == 0 && (!missing || self.pace.is_none() || Instant::now() > deadline) {
+            self.reader.poll(100_000, Duration::ZERO, &mut records)?;
+            if records.is_empty() {
                 return Ok(());
             }
-            if read == 0 {
-                self.pause(WAIT).await;
+            for record in records.drain(..) {
+                let event = self.codec.decode(&record)?;
+                (self.ear)(&event);
+                self.books.read(&record, event);
             }
         }
     }
 
     /// Bears a fault that may pass, as long as it does pass.
-    async fn bear(&self, fault: Fault, tries: &mut u32) -> Result<(), Fault> {
-        *tries += 1;
+    async fn bear(&self, fault: Fault, faults: &mut Faults) -> Result<(), Fault> {
+        faults.count += 1;
+        let since = *faults.since.get_or_insert_with(Instant::now);
         let passes = matches!(fault.verdict, Verdict::Retry { .. });
-        if !passes || *tries > TRIES_MAX {
+        if !passes || faults.count > TRIES_MAX || since.elapsed() > PATIENCE {
             return Err(fault);
         }
         self.pause(ROUND).await;
@@ -336,6 +305,13 @@ impl Crew {
             tokio::time::sleep(wait).await;
         }
     }
+}
+
+/// Faults met while one thing was tried.
+#[derive(Default)]
+struct Faults {
+    count: u32,
+    since: Option<Instant>,
 }
 
 /// Whether a task has yet to get its partitions, or their state.

@@ -10,7 +10,7 @@ use crate::contract::event::Outcome;
 use crate::contract::topic;
 use crate::pipeline::Fault;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Time that passes between two rounds.
 pub(super) const ROUND: Duration = Duration::from_millis(250);
@@ -135,7 +135,6 @@ impl Landscape {
     /// One round: the systems tell, the processors work, the storefronts hear. Returns whether the
     /// tills have more to tell.
     async fn round(&mut self, flaky: bool) -> Result<bool, Fault> {
-        let ends = self.crew.pace.map(|pace| Instant::now() + pace);
         self.crew.clock.advance(ROUND);
         // What has become due is decided before anything new is heard.
         self.crew.rest().await?;
@@ -153,9 +152,6 @@ impl Landscape {
             self.erp.inject(vec![Cut, Status(503, None)]);
         }
         self.crew.serve().await?;
-        if let Some(ends) = ends {
-            tokio::time::sleep_until(ends.into()).await;
-        }
         Ok(more)
     }
 

@@ -3,7 +3,8 @@
 use super::Cluster;
 use super::clock::DrivenClock;
 use super::invariants;
-use super::tally::{Counted, Tally};
+use super::prompt::Prompt;
+use super::tally::Tally;
 use crate::codec::Codec;
 use crate::contract::{Catalogue, Tier};
 use crate::domain::Timestamp;
@@ -64,13 +65,13 @@ pub(super) fn settles() -> Vec<(String, String)> {
 pub(super) struct Ground {
     /// As it is.
     pub bare: Arc<dyn Log>,
-    /// As the tasks have it: what they write is counted.
+    /// As the tasks have it: what they write is counted, and none of it overlooked.
     pub log: Arc<dyn Log>,
     pub clock: Arc<DrivenClock>,
     pub codec: Arc<Codec>,
     pub telemetry: Arc<Telemetry>,
     pub tally: Tally,
-    /// Real time that a round takes at least: none where nothing else takes any.
+    /// Real time to wait after a fault: none where nothing takes any.
     pub pace: Option<Duration>,
 }
 
@@ -84,10 +85,11 @@ impl Ground {
     ) -> Result<Ground, Fault> {
         let (clock, bare, registry) = ground(cluster, start)?;
         lay_out(bare.as_ref(), registry.as_ref(), readers)?;
-        let tally = Tally::default();
-        let log: Arc<dyn Log> = Arc::new(Counted {
+        let tally = Tally::of(bare.as_ref())?;
+        let log: Arc<dyn Log> = Arc::new(Prompt {
             inner: bare.clone(),
             tally: tally.clone(),
+            is_distant: cluster.is_some(),
         });
         Ok(Ground {
             bare,
@@ -162,7 +164,7 @@ impl Ground {
 
     /// Reads what is judged as it is written.
     pub fn reader(&self) -> Result<Box<dyn Reader>, Fault> {
-        reader(self.bare.as_ref())
+        reader(self.log.as_ref())
     }
 }
 

@@ -13,6 +13,7 @@ mod facts;
 mod ground;
 mod invariants;
 mod landscape;
+mod prompt;
 mod report;
 pub mod scenario;
 mod systems;

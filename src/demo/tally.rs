@@ -1,120 +1,86 @@
-//! Counts what is written: a log that knows how many records of each topic were committed.
+//! Counts what is written, by partition.
 //!
-//! Whoever drives a landscape asks it whether a task has read all there is. On Kafka the end of a
-//! partition does not tell, for the markers of transactions take offsets too.
+//! On Kafka the end of a partition does not tell how many records stand in it, for the markers of
+//! transactions take offsets too.
 
-use crate::log::{
-    Admin, Consumer, GroupGeneration, GroupSpec, Isolation, Log, LogError, Offset, Offsets,
-    Outgoing, Producer, ProducerSpec, Reader, TopicPartition,
-};
+use crate::log::{Log, LogError, Outgoing, TopicPartition, partition_for};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-type Counts = BTreeMap<String, u64>;
+/// Records by topic and partition.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts(BTreeMap<String, Vec<u64>>);
 
-/// Records committed through one log, by topic.
+impl Counts {
+    fn at(&mut self, topic: &str, partition: i32) -> &mut u64 {
+        let all = self.0.entry(topic.to_owned()).or_default();
+        let index = usize::try_from(partition).unwrap_or(0);
+        if all.len() <= index {
+            all.resize(index + 1, 0);
+        }
+        &mut all[index]
+    }
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// Records committed through one log.
 #[derive(Clone, Default)]
-pub(super) struct Tally(Arc<Mutex<Counts>>);
+pub(super) struct Tally {
+    counts: Arc<Mutex<Counts>>,
+    /// Partitions of each topic: where a key goes.
+    partitions: Arc<BTreeMap<String, i32>>,
+}
 
 impl Tally {
+    /// Of the topics that a log has now; others are taken to have one partition.
+    pub fn of(log: &dyn Log) -> Result<Tally, LogError> {
+        let topics = log.admin().topics()?.into_iter();
+        Ok(Tally {
+            counts: Arc::default(),
+            partitions: Arc::new(topics.map(|t| (t.name, t.partitions)).collect()),
+        })
+    }
+
     /// Records of these topics, together.
     pub fn written<'a>(&self, topics: impl IntoIterator<Item = &'a str>) -> u64 {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = |topic: &str| counts.get(topic).copied().unwrap_or_default();
-        topics.into_iter().map(count).sum()
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = topics.into_iter().filter_map(|topic| counts.0.get(topic));
+        all.flatten().sum()
     }
 
     /// Records of every topic.
     pub fn total(&self) -> u64 {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.values().sum()
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.0.values().flatten().sum()
     }
 
-    fn add(&self, committed: &Counts) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (topic, count) in committed {
-            *counts.entry(topic.clone()).or_default() += count;
-        }
+    /// Records of a partition.
+    pub fn at(&self, partition: &TopicPartition) -> u64 {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_topic = counts.0.get(&*partition.topic);
+        let index = usize::try_from(partition.partition).unwrap_or(0);
+        of_topic
+            .and_then(|all| all.get(index))
+            .copied()
+            .unwrap_or(0)
     }
-}
 
-/// A log whose transactions are counted.
-pub(super) struct Counted {
-    pub inner: Arc<dyn Log>,
-    pub tally: Tally,
-}
+    /// Counts a record that is not committed yet.
+    pub fn note(&self, record: &Outgoing<'_>, open: &mut Counts) {
+        let count = self.partitions.get(record.topic).copied().unwrap_or(1);
+        let by_key = || partition_for(record.key.unwrap_or_default(), count);
+        *open.at(record.topic, record.partition.unwrap_or_else(by_key)) += 1;
+    }
 
-impl Log for Counted {
-    fn consumer(&self, spec: &GroupSpec) -> Result<Box<dyn Consumer>, LogError> {
-        self.inner.consumer(spec)
-    }
-    fn reader(
-        &self,
-        from: &[(TopicPartition, Offset)],
-        isolation: Isolation,
-    ) -> Result<Box<dyn Reader>, LogError> {
-        self.inner.reader(from, isolation)
-    }
-    fn producer(&self, spec: &ProducerSpec) -> Result<Box<dyn Producer>, LogError> {
-        Ok(Box::new(CountedProducer {
-            inner: self.inner.producer(spec)?,
-            open: Counts::new(),
-            tally: self.tally.clone(),
-        }))
-    }
-    fn admin(&self) -> &dyn Admin {
-        self.inner.admin()
-    }
-    fn address(&self) -> &str {
-        self.inner.address()
-    }
-    fn id(&self) -> &str {
-        self.inner.id()
-    }
-}
-
-struct CountedProducer {
-    inner: Box<dyn Producer>,
-    /// Records of the open transaction.
-    open: Counts,
-    tally: Tally,
-}
-
-impl Producer for CountedProducer {
-    fn begin(&mut self) -> Result<(), LogError> {
-        self.open.clear();
-        self.inner.begin()
-    }
-    fn send(&mut self, record: Outgoing<'_>) -> Result<(), LogError> {
-        self.inner.send(record)?;
-        match self.open.get_mut(record.topic) {
-            Some(count) => *count += 1,
-            None => {
-                self.open.insert(record.topic.to_owned(), 1);
+    /// What was counted has been committed.
+    pub fn add(&self, committed: &Counts) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        for (topic, all) in &committed.0 {
+            for (partition, count) in (0..).zip(all) {
+                *counts.at(topic, partition) += count;
             }
         }
-        Ok(())
-    }
-    fn poll(&mut self, wait: Duration) {
-        self.inner.poll(wait);
-    }
-    fn send_offsets(
-        &mut self,
-        offsets: &Offsets,
-        generation: &GroupGeneration,
-    ) -> Result<(), LogError> {
-        self.inner.send_offsets(offsets, generation)
-    }
-    fn commit(&mut self) -> Result<(), LogError> {
-        self.inner.commit()?;
-        self.tally.add(&self.open);
-        Ok(())
-    }
-    fn abort(&mut self) -> Result<(), LogError> {
-        self.inner.abort()
-    }
-    fn flush(&mut self) -> Result<(), LogError> {
-        self.inner.flush()
     }
 }

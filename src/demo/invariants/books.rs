@@ -135,7 +135,6 @@ pub(in crate::demo) struct Books {
     pub(super) money: MoneyBooks,
     /// The first version that does not follow the one before.
     gap: Option<String>,
-    records: u64,
 }
 
 impl Books {
@@ -144,7 +143,6 @@ impl Books {
         let key = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default());
         let key = Text::from(&*key);
         let origin = record.origin.clone();
-        self.records += 1;
         self.outcomes.written(&origin);
         match event {
             Event::StockChanged(e) => self.changed(key, &e, &origin),
@@ -207,11 +205,6 @@ impl Books {
             Event::BusinessException(e) => self.money.case(e, origin),
             _ => {}
         }
-    }
-
-    /// Records read.
-    pub fn count(&self) -> u64 {
-        self.records
     }
 
     /// Invariant 7.
