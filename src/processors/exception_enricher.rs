@@ -2,13 +2,15 @@
 //!
 //! What processors raise, what is known of the order, and what operators do come together under the
 //! exception's id; one case goes out, ranked by revenue at risk × urgency of the promise × severity, and
-//! again whenever its urgency rises. Every act of an operator is audited, the refused ones too. The
+//! again whenever its urgency rises. What is at risk is what the exception says, else its order's value,
+//! else what its units of a product cost. Every act of an operator is audited, the refused ones too. The
 //! rules are in [`crate::domain::exceptions`].
 
 use super::cases::reference;
 use super::checks::{check_key, check_times, no_use, unknown};
 use super::emitter::Emitter;
 use super::keyed::{Call, Fate, Heard, Keyed, Rules};
+use super::prices::Prices;
 use crate::contract::event::{
     Audit, BusinessException, Contract as _, Correction, CorrectionKind, Event, ExceptionContext,
     ExceptionStatus, Money, Note as WireNote, NoteAction, RankFactor, Severity, Text,
@@ -17,7 +19,7 @@ use crate::contract::topic;
 use crate::domain::exceptions::{
     CaseMove, CaseState, Note, OrderContext, Rank, Seen, Worked, urgency,
 };
-use crate::domain::{Taken, event_id};
+use crate::domain::{Decimal, Taken, Timestamp, event_id};
 use crate::pipeline::{Code, Fault, ProcessorDescriptor, Stage};
 
 /// What `exception-enricher` is.
@@ -29,7 +31,7 @@ pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
         topic::OPS_NOTE,
         topic::EXCEPTION_CONTEXT_ORDER,
     ],
-    tables: &[],
+    tables: &[topic::PRICE_CHANGE],
     outputs: &[
         topic::OPS_CASE,
         topic::EXCEPTION_ENRICHER_BY_ORDER,
@@ -43,7 +45,9 @@ pub type ExceptionEnricher = Keyed<Ranking>;
 
 /// Its rules.
 #[derive(Default)]
-pub struct Ranking;
+pub struct Ranking {
+    prices: Prices,
+}
 
 impl Rules for Ranking {
     const DESCRIPTOR: &'static ProcessorDescriptor = &DESCRIPTOR;
@@ -86,11 +90,27 @@ impl Rules for Ranking {
         let raised = told(call.key, case)?;
         let version = case.next_version(now);
         if let Some(raised) = raised {
-            let event = ranked(raised, version, case, call);
+            let event = ranked(raised, version, case, &self.prices, call);
             call.context.emit(topic::OPS_CASE, call.key, event);
         }
         Ok(Fate::Kept)
     }
+
+    /// A case counts the price that stands when it is told next.
+    fn table(&mut self, key: &str, event: Option<&Event>) {
+        self.prices.follow(key, event);
+    }
+}
+
+/// What the units of a product cost that a case is about.
+fn priced(told: &BusinessException, prices: &Prices, now: Timestamp) -> Option<Money> {
+    let price = prices.highest(told.sku.as_deref()?, now)?;
+    let off = told.delta.unwrap_or(Decimal::ONE);
+    let units = off.or_zero().max((-off).or_zero());
+    Some(Money {
+        amount: (price.amount.times(units)).min(Decimal::from_units(Decimal::LIMIT)),
+        currency: price.currency.clone(),
+    })
 }
 
 fn raise(
@@ -245,6 +265,7 @@ fn ranked(
     told: BusinessException,
     version: i64,
     case: &Worked,
+    prices: &Prices,
     call: &Call<'_, '_>,
 ) -> BusinessException {
     let emitter = call.emitter();
@@ -254,6 +275,7 @@ fn ranked(
         currency: c.currency.clone(),
     }));
     let at_risk = told.revenue_at_risk.clone().or(order_value.clone());
+    let at_risk = at_risk.or_else(|| priced(&told, prices, call.now()));
     let state = case.state();
     let rank = Rank {
         revenue: at_risk

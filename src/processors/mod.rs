@@ -13,6 +13,7 @@ mod ledger;
 mod manifest_split;
 mod order_lifecycle;
 mod order_recon;
+mod prices;
 mod refund_gate;
 mod reservation_saga;
 mod return_refund_recon;

@@ -1,6 +1,6 @@
 //! What a process needs of the log before it starts, and what to do where that is missing.
 
-use crate::contract::{Catalogue, topic};
+use crate::contract::{Catalogue, Tier, topic};
 use crate::log::{Log, LogError, TopicSpec};
 use crate::pipeline::{ConnectorDescriptor, ProcessorDescriptor};
 use std::collections::BTreeMap;
@@ -14,6 +14,9 @@ pub struct Need {
     /// It must have as many partitions as this topic, because equal keys must meet in equal
     /// partition numbers.
     pub partitions_of: Option<String>,
+    /// It must have no more partitions than this topic, in which what is kept of a partition is kept
+    /// under its number.
+    pub within: Option<String>,
 }
 
 impl Need {
@@ -22,13 +25,21 @@ impl Need {
         Need {
             topic: topic.into(),
             partitions_of: None,
+            within: None,
         }
     }
     /// The topic, with as many partitions as `other`.
     pub fn like(topic: impl Into<String>, other: impl Into<String>) -> Self {
         Need {
-            topic: topic.into(),
             partitions_of: Some(other.into()),
+            ..Need::of(topic)
+        }
+    }
+    /// The topic, with no more partitions than `other`.
+    pub fn within(topic: impl Into<String>, other: impl Into<String>) -> Self {
+        Need {
+            within: Some(other.into()),
+            ..Need::of(topic)
         }
     }
 }
@@ -63,8 +74,17 @@ pub fn needs_of_connector(
     if let (Some(_), Some(input)) = (&kind.sink, kind.accepts.first()) {
         needs.push(Need::of(topic::OPS_DISPOSITION));
         needs.push(Need::of(*input));
+        // Facts of one order or position meet under one number; what has a key of another kind only
+        // needs room for its receipts.
+        let layout = |topic: &str| {
+            let tiers = [Tier::S, Tier::M, Tier::L];
+            tiers.map(|tier| catalogue.partitions(topic, tier))
+        };
         let others = kind.accepts.iter().skip(1);
-        needs.extend(others.map(|topic| Need::like(*topic, *input)));
+        needs.extend(others.map(|topic| match layout(topic) == layout(input) {
+            true => Need::like(*topic, *input),
+            false => Need::within(*topic, *input),
+        }));
         for own in [
             catalogue.dead_letter_topic(instance),
             catalogue.receipt_topic(instance),
@@ -90,6 +110,8 @@ pub struct Missing {
     pub topics: Vec<String>,
     /// Topic, its partitions, the topic it must agree with, that one's partitions.
     pub unequal: Vec<(String, i32, String, i32)>,
+    /// Topic, its partitions, the topic that must have as many or more, that one's partitions.
+    pub beyond: Vec<(String, i32, String, i32)>,
     /// The command that creates what is missing.
     pub command: String,
 }
@@ -107,6 +129,12 @@ impl fmt::Display for Missing {
         for (topic, partitions, other, others) in &self.unequal {
             lines.push(format!(
                 "{topic} has {partitions} partitions and {other} has {others}, but equal keys of both must meet in equal partitions; `{}` tells what the catalogue wants",
+                self.command.replace(" apply", " plan")
+            ));
+        }
+        for (topic, partitions, other, most) in &self.beyond {
+            lines.push(format!(
+                "{topic} has {partitions} partitions, more than the {most} of {other}, by whose numbers receipts are kept; `{}` tells what the catalogue wants",
                 self.command.replace(" apply", " plan")
             ));
         }
@@ -129,6 +157,7 @@ pub fn verify(log: &dyn Log, needs: &[Need]) -> Result<Result<(), Missing>, LogE
         .collect();
     let mut topics = Vec::new();
     let mut unequal = Vec::new();
+    let mut beyond = Vec::new();
     for need in needs {
         let Some(found) = existing.get(&need.topic) else {
             topics.push(need.topic.clone());
@@ -144,8 +173,13 @@ pub fn verify(log: &dyn Log, needs: &[Need]) -> Result<Result<(), Missing>, LogE
                 other.partitions,
             ));
         }
+        let most = need.within.as_ref().and_then(|o| existing.get(o));
+        if let Some(most) = most.filter(|m| m.partitions < found.partitions) {
+            let (name, most_name) = (found.name.clone(), most.name.clone());
+            beyond.push((name, found.partitions, most_name, most.partitions));
+        }
     }
-    if topics.is_empty() && unequal.is_empty() {
+    if topics.is_empty() && unequal.is_empty() && beyond.is_empty() {
         return Ok(Ok(()));
     }
     topics.sort_unstable();
@@ -153,6 +187,7 @@ pub fn verify(log: &dyn Log, needs: &[Need]) -> Result<Result<(), Missing>, LogE
     Ok(Err(Missing {
         topics,
         unequal,
+        beyond,
         command: match log.address() {
             "embedded" => "crossdock topics apply".to_owned(),
             address => format!("crossdock topics apply --bootstrap {address}"),

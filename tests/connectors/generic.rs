@@ -481,8 +481,7 @@ async fn records_become_the_declared_requests_with_one_effect_each() {
 fn every_mistake_in_a_declared_request_is_told_at_once() {
     let (_folder, secret) = secret();
     let mut settings = customer_service("nowhere", &secret);
-    settings["requests"] =
-        json!([{"topic": "retail.price.change.v1", "method": "GET", "path": "x"}]);
+    settings["requests"] = json!([{"topic": "retail.ops.audit.v1", "method": "GET", "path": "x"}]);
     let fault = (generic().build)("crm", settings).err().expect("refused");
     for said in [
         "requests.0: topic",

@@ -1,5 +1,7 @@
 //! One suite that every connector passes.
 
+mod catalogue;
+mod corrections;
 mod documents;
 mod elsewhere;
 mod generic;

@@ -374,3 +374,71 @@ fn facts_state(version: i64) -> Event {
     }
     .into()
 }
+
+fn drift(delta: Option<i64>) -> BusinessException {
+    let Event::BusinessException(raised) = raised(1, ExceptionStatus::Open, Severity::Medium)
+    else {
+        panic!("an exception");
+    };
+    BusinessException {
+        code: "STOCK_DRIFT".into(),
+        order_id: None,
+        sku: Some("S1".into()),
+        delta: delta.map(units),
+        ..raised
+    }
+}
+
+fn price(list: &str, amount: i64, change: impl Fn(&mut PriceChanged)) -> (String, Event) {
+    let mut event = PriceChanged {
+        sku: "S1".into(),
+        price_list_id: list.into(),
+        price: Money {
+            amount: units(amount),
+            currency: "EUR".into(),
+        },
+        ..PriceChanged::default()
+    };
+    change(&mut event);
+    (format!("S1|{list}"), event.into())
+}
+
+/// What a case is about that no order gives a value: as many units as are off, at the highest price
+/// that anybody pays for a piece, in whatever order the prices were heard of.
+#[test]
+fn units_without_an_order_are_at_risk_at_their_price() {
+    let now = at(0);
+    let plain = |_: &mut PriceChanged| {};
+    let prices = [
+        price("erp", 4, plain),
+        price("shop", 6, plain),
+        price("old", 50, |e| e.effective_to = Some(now)),
+        price("bulk", 40, |e| e.min_qty = Some(units(10))),
+        price("sale", 30, |e| e.promotion_id = Some("x".into())),
+    ];
+    for seed in 0..20 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut prices = prices.to_vec();
+        prices.shuffle(&mut random);
+        for (delta, at_risk) in [(Some(-7), 42), (Some(7), 42), (None, 6)] {
+            let mut driven = driven();
+            for (key, price) in &prices {
+                driven.table(key, Some(price));
+            }
+            driven.one(drift(delta));
+            let case = case(&driven);
+            let value = case.revenue_at_risk.as_ref().map(|m| m.amount);
+            assert_eq!(value, Some(units(at_risk)), "seed {seed}");
+            assert_eq!(rank(&case), at_risk as f64 * 2.0, "seed {seed}");
+        }
+    }
+    let mut driven = driven();
+    for (key, price) in &prices {
+        driven.table(key, Some(price));
+    }
+    for (key, _) in &prices {
+        driven.table(key, None);
+    }
+    driven.one(drift(Some(7)));
+    assert_eq!(case(&driven).revenue_at_risk, None, "no price is known");
+}

@@ -43,6 +43,9 @@ const ACCEPTS: &[&str] = &[
     topic::RETURN_EVENT,
     topic::REFUND_EVENT,
     topic::STOCK_ATS,
+    topic::PRODUCT_CHANGE,
+    topic::PRICE_CHANGE,
+    topic::RECON_CORRECTION,
 ];
 
 /// What the connector is.

@@ -359,7 +359,7 @@ impl Client {
         format!("{} {what}", self.name)
     }
 
-    async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Fault> {
+    pub(super) async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Fault> {
         let request = self.request(reqwest::Method::GET, path).query(query);
         let answer = http::read(&self.name, request).await;
         // No record decides whether a path is there and its query is understood.
@@ -385,7 +385,7 @@ impl Client {
     }
 }
 
-fn rows(list: &mut Value) -> Vec<Value> {
+pub(super) fn rows(list: &mut Value) -> Vec<Value> {
     match list.take() {
         Value::Array(rows) => rows,
         _ => Vec::new(),

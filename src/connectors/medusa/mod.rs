@@ -2,7 +2,8 @@
 //! inventory levels so that customers see the published availability, shows what was sent, cancels and
 //! refunds.
 //!
-//! `client` talks, `orders` translates, `acts` does what is done to orders, `shop` puts both behind
+//! `client` talks, `orders` translates, `acts` does what is done to orders, `catalogue` to
+//! products, `shop` puts both behind
 //! [`Storefront`](super::storefront::Storefront), `fake` is the stand-in.
 //!
 //! Facts about the API are of Medusa 2.21.2, each seen against a running shop:
@@ -13,16 +14,21 @@
 //!   its `updated_at`; a capture moves only its payment's. Version 1 can still be read.
 //! - Lines that an edit sets to 0 are gone from the order. An edit of an order whose payment is not
 //!   captured gives the payment up. One edit of an order can be open at a time.
+//! - The prices that are sent with a variant replace all it has: those that stay are sent with their ids.
+//!   Whether prices are with tax is a preference of the currency. Only a whole product can be withdrawn.
 //! - `refund` made twice pays twice; it refuses more than was captured. A shipment or delivery that was
 //!   made is refused when made again.
 
 mod acts;
+mod catalogue;
 mod client;
 mod fake;
 mod orders;
 mod shop;
 
-use super::storefront::{self, OrderSettings, Storefront, StorefrontSink, StorefrontSource, Terms};
+use super::storefront::{
+    self, CatalogueSettings, OrderSettings, Storefront, StorefrontSink, StorefrontSource, Terms,
+};
 use super::webhook::Webhook;
 use crate::config::Secret;
 use crate::domain::Timestamp;
@@ -45,7 +51,12 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     settings: || schemars::schema_for!(Settings),
     build: |instance, settings| {
         let settings: Settings = super::settings(instance, settings)?;
-        let terms = Terms::new(instance, &settings.channel, &settings.orders)?;
+        let terms = Terms::new(
+            instance,
+            &settings.channel,
+            &settings.orders,
+            &settings.catalogue,
+        )?;
         let client = Client::new(instance, settings)?;
         storefront::way_in(instance, client.settings.webhook.as_ref())?;
         Ok(Arc::new(Medusa(Arc::new(Shop { client, terms }))))
@@ -76,6 +87,9 @@ pub struct Settings {
     /// Orders and payments.
     #[serde(default)]
     pub orders: OrderSettings,
+    /// Products and prices.
+    #[serde(default)]
+    pub catalogue: CatalogueSettings,
     /// Where the shop's webhooks are taken, signed by the Standard Webhooks specification, their secrets
     /// in base64. Without it, orders are found by asking alone.
     #[serde(default)]

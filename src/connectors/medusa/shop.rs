@@ -5,7 +5,9 @@ use super::orders::{self, text};
 use crate::connectors::storefront::{
     Done, Head, LISTED_ROWS, List, Publish, ReadOrder, Storefront, Terms, Way, is_of_money, is_told,
 };
-use crate::contract::event::{OrderState, RefundEvent, ShipmentState};
+use crate::contract::event::{
+    OrderState, PriceChanged, ProductChanged, RefundEvent, ShipmentState,
+};
 use crate::domain::Timestamp;
 use crate::pipeline::{Ack, Code, Fault, Stage};
 
@@ -158,5 +160,13 @@ impl Storefront for Shop {
 
     async fn refund(&self, refund: &RefundEvent, method: &str, key: &str) -> Result<Done, Fault> {
         self.client.refund(refund, method, key).await
+    }
+
+    async fn price(&self, price: &PriceChanged) -> Result<Done, Fault> {
+        self.client.price(price).await
+    }
+
+    async fn product(&self, product: &ProductChanged, for_sale: bool) -> Result<Done, Fault> {
+        self.client.product(product, for_sale).await
     }
 }

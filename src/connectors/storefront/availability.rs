@@ -19,11 +19,12 @@ pub struct Publish {
     pub unchanged: bool,
 }
 
-/// Stock-outs go first, then what comes back, then the rest.
+/// Stock-outs go first, then what comes back, then the rest; what products are called can wait.
 pub fn urgency(inbound: &Inbound) -> u8 {
     match &inbound.event {
         Event::AvailabilityChanged(e) if e.ats.is_zero() => 0,
         Event::AvailabilityChanged(e) if e.previous_ats.is_none_or(Decimal::is_zero) => 1,
+        Event::ProductChanged(_) => 3,
         _ => 2,
     }
 }

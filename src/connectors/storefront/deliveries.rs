@@ -158,13 +158,20 @@ impl Announced {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connectors::storefront::CatalogueSettings;
     use crate::connectors::storefront::OrderSettings;
     use crate::contract::event::Event;
 
     const SECOND: i64 = 1_000_000;
 
     fn terms() -> Terms {
-        Terms::new("web", "web", &OrderSettings::default()).expect("settings")
+        Terms::new(
+            "web",
+            "web",
+            &OrderSettings::default(),
+            &CatalogueSettings::default(),
+        )
+        .expect("settings")
     }
 
     fn head(order: &str, at_s: i64) -> Head {

@@ -4,6 +4,7 @@
 //! A storefront's own folder talks to it and translates; it does so behind [`Storefront`].
 
 mod availability;
+mod catalogue;
 mod deliveries;
 mod order;
 mod sink;
@@ -11,6 +12,7 @@ mod source;
 mod window;
 
 pub use availability::Publish;
+pub use catalogue::{CatalogueSettings, is_for_sale, is_plain, not_one, other_tax};
 pub use order::{Cancellation, Charge, Content, Line, Movement, ShopOrder, mark, marked};
 pub use sink::StorefrontSink;
 pub use source::StorefrontSource;
@@ -18,7 +20,8 @@ pub use window::{Head, LISTED_ROWS};
 
 use crate::connectors::webhook::{Ingress, Signing, Webhook};
 use crate::contract::event::{
-    Event, OrderState, PaymentKind, RefundEvent, ShipmentState, SinkOutcome,
+    Event, OrderState, PaymentKind, PriceChanged, ProductChanged, RefundEvent, ShipmentState,
+    SinkOutcome,
 };
 use crate::contract::topic;
 use crate::domain::Timestamp;
@@ -42,6 +45,8 @@ pub const ACCEPTS: &[&str] = &[
     topic::ORDER_STATE,
     topic::SHIPMENT_STATE,
     topic::REFUND_EVENT,
+    topic::PRICE_CHANGE,
+    topic::PRODUCT_CHANGE,
 ];
 /// What its sink can do. What is not an absolute value is looked up before it is done.
 pub const CAPABILITIES: Capabilities = Capabilities {
@@ -103,13 +108,20 @@ pub struct Terms {
     pub overlap: Duration,
     pub refund_horizon: Duration,
     pub pickup_methods: BTreeMap<String, String>,
+    /// What it is told of products.
+    pub catalogue: CatalogueSettings,
     provider_tells: Vec<String>,
 }
 
 impl Terms {
     /// # Errors
     /// A halt when a setting cannot be read.
-    pub fn new(instance: &str, channel: &str, settings: &OrderSettings) -> Result<Self, Fault> {
+    pub fn new(
+        instance: &str,
+        channel: &str,
+        settings: &OrderSettings,
+        catalogue: &CatalogueSettings,
+    ) -> Result<Self, Fault> {
         let since = settings.since.as_deref().map(|text| {
             text.parse::<jiff::Timestamp>().map_err(|e| {
                 let message = format!(
@@ -133,6 +145,7 @@ impl Terms {
             overlap: Duration::from_secs(settings.overlap_s.into()),
             refund_horizon: day * settings.refund_days,
             pickup_methods: settings.pickup_methods.clone(),
+            catalogue: catalogue.clone(),
             provider_tells: settings.provider_tells.clone(),
         })
     }
@@ -233,6 +246,10 @@ pub trait Storefront: Send + Sync + 'static {
     async fn cancel(&self, state: &OrderState) -> Result<Done, Fault>;
     /// Pays a refund of `method` back under `key`, or finds that it was paid.
     async fn refund(&self, refund: &RefundEvent, method: &str, key: &str) -> Result<Done, Fault>;
+    /// Shows what a piece costs, a price that [`is_plain`] and of the shop's list.
+    async fn price(&self, price: &PriceChanged) -> Result<Done, Fault>;
+    /// Shows what a product is called, and sells it or not.
+    async fn product(&self, product: &ProductChanged, for_sale: bool) -> Result<Done, Fault>;
 }
 
 /// A list of a storefront that is followed by stamps.

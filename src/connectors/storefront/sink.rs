@@ -1,6 +1,7 @@
-//! Into a storefront: availability, what was sent, what was cancelled, what is refunded.
+//! Into a storefront: availability, what was sent, what was cancelled, what is refunded, what products
+//! are called and cost.
 
-use super::{ACCEPTS, CAPABILITIES, Storefront, availability};
+use super::{ACCEPTS, CAPABILITIES, Storefront, availability, is_for_sale, is_plain};
 use crate::contract::event::{
     Event, MilestoneKind, OrderState, OrderStatus, RefundEvent, RefundStatus, SinkOutcome,
 };
@@ -48,6 +49,20 @@ impl<S: Storefront> StorefrontSink<S> {
                 let done = self.shop.refund(e, method, &key).await?;
                 Ok(done.ack(e.refund_version))
             }
+            Event::PriceChanged(e) => match stale(e.price_version) {
+                Some(ack) => Ok(ack),
+                None => {
+                    is_plain(e)?;
+                    self.shop.price(e).await.map(|d| d.ack(e.price_version))
+                }
+            },
+            Event::ProductChanged(e) => match stale(e.product_version) {
+                Some(ack) => Ok(ack),
+                None => {
+                    let done = self.shop.product(e, is_for_sale(e)?).await?;
+                    Ok(done.ack(e.product_version))
+                }
+            },
             other => Err(Fault::reject(
                 Stage::Write,
                 Code::WrongContract,
@@ -120,6 +135,10 @@ impl<S: Storefront> Sink for StorefrontSink<S> {
                 let psp = e.psp.as_deref().unwrap_or_default();
                 is_to_be_paid(e) && terms.method_of(psp).is_some()
             }
+            Event::PriceChanged(e) => {
+                terms.catalogue.price_list.as_deref() == Some(&*e.price_list_id)
+            }
+            Event::ProductChanged(_) => terms.catalogue.products,
             _ => false,
         }
     }

@@ -6,7 +6,7 @@
 //! what a location is, `stock` and `objects` follow the tables, `window`, `told` and `ids` are what they
 //! remember between polls, `source` puts them behind [`Source`]. Writing: `sales` takes orders, `lines`
 //! are their lines, `references` what their names are here, `dispatches`, `give_back` and `money` take
-//! shipments, returns and payments, `sink` puts them behind [`Sink`]. `fake` is the stand-in.
+//! shipments, returns and payments, `corrections` sets stock right, `sink` puts them behind [`Sink`]. `fake` is the stand-in.
 //!
 //! Facts about the API are of Tryton 8.2, each seen against a running server:
 //! - `last_modified_at` is the start of the transaction in microseconds. All rows of one transaction
@@ -30,6 +30,7 @@
 //!   told; the comparison after the next count names the difference.
 
 mod client;
+mod corrections;
 mod dispatches;
 mod documents;
 mod fake;
@@ -93,6 +94,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
         topic::SHIPMENT_EVENT,
         topic::RETURN_EVENT,
         topic::REFUND_EVENT,
+        topic::RECON_CORRECTION,
     ],
     sink: Some(CAPABILITIES),
     evidence: Evidence::RealSystem,
@@ -125,10 +127,10 @@ impl Connector for Tryton {
             self.client.clone(),
         )))
     }
-    /// Where no channel is named there are no orders to take.
+    /// Where no channel is named there are no orders to take, and stock is corrected only if asked for.
     fn sink(&self) -> Option<Arc<dyn Sink>> {
         let client = self.client.clone();
-        (!client.settings.channels.is_empty())
+        (!client.settings.channels.is_empty() || client.settings.correct_stock)
             .then(|| Arc::new(sink::TrytonSink::new(&self.instance, client)) as Arc<dyn Sink>)
     }
     async fn check(&self) -> Vec<Check> {

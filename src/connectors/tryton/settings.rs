@@ -17,7 +17,7 @@ pub struct Settings {
     /// Name of the database.
     pub database: String,
     /// User to log in as. Its company is the one that is read. Without `channels` it needs the right
-    /// to read stock and products, and none to change anything; with them also to read and write
+    /// to read stock and products, and none to change anything but what other settings say; with them also to read and write
     /// sales, parties, shipments and invoices.
     pub username: String,
     /// Password, by reference: `${env:NAME}` or `${file:PATH}`.
@@ -37,6 +37,10 @@ pub struct Settings {
     /// most shops it only says when to buy. Needs the module `stock_supply`.
     #[serde(default)]
     pub order_points_are_safety_stock: bool,
+    /// Whether stock here is set right, by counts, where another system decides what there is and this
+    /// one says something else in two of its own counts. Needs the right to make and confirm counts.
+    #[serde(default)]
+    pub correct_stock: bool,
     /// The channels whose orders this ERP keeps, by channel id. None: it is read for stock only.
     /// Needs the modules `sale` and `web_shop`.
     #[serde(default)]

@@ -3,7 +3,7 @@
 use super::CAPABILITIES;
 use super::client::Client;
 use super::lines::reject;
-use super::{dispatches, give_back, money, sales};
+use super::{corrections, dispatches, give_back, money, sales};
 use crate::contract::event::{Event, OrderEvent, OrderEventType};
 use crate::pipeline::{Ack, Capabilities, Code, Delivery, Fault, Inbound, Sink};
 use std::sync::Arc;
@@ -34,6 +34,7 @@ impl TrytonSink {
                 Some(settings) => money::refund(&self.client, settings, event).await,
                 None => Err(no_use(&delivery.inbound.event)),
             },
+            Event::Correction(event) => corrections::take(&self.client, event).await,
             other => Err(no_use(other)),
         }
     }
@@ -79,6 +80,7 @@ impl Sink for TrytonSink {
             Event::ReturnEvent(event) => event.lines.iter().any(|l| l.accepted.is_positive()),
             Event::PaymentEvent(event) => books_money && money::wants_payment(event),
             Event::RefundEvent(event) => books_money && money::wants_refund(event),
+            Event::Correction(event) => corrections::wants(&self.client, &self.instance, event),
             _ => false,
         }
     }

@@ -1,7 +1,8 @@
 //! Vendure, a storefront: its source tells orders, payments, refunds and cancellations; its sink sets
 //! stock so that customers see the published availability, shows what was sent, cancels and refunds.
 //!
-//! `client` talks, `orders` translates, `acts` does what is done to orders, `shop` puts both behind
+//! `client` talks, `orders` translates, `acts` does what is done to orders, `catalogue` to
+//! products, `shop` puts both behind
 //! [`Storefront`](super::storefront::Storefront), `fake` is the stand-in.
 //!
 //! Facts about the API are of Vendure 3.7.3, each seen against a running shop:
@@ -16,14 +17,19 @@
 //! - `refundOrder` made twice pays twice; a payment method without refunds leaves a refund `Pending`
 //!   until somebody says that it was paid.
 //! - A fulfilment's tracking code cannot be changed.
+//! - Setting a variant's price in one currency leaves those in others; whether prices are with tax is a
+//!   matter of the channel.
 
 mod acts;
+mod catalogue;
 mod client;
 mod fake;
 mod orders;
 mod shop;
 
-use super::storefront::{self, OrderSettings, Storefront, StorefrontSink, StorefrontSource, Terms};
+use super::storefront::{
+    self, CatalogueSettings, OrderSettings, Storefront, StorefrontSink, StorefrontSource, Terms,
+};
 use super::webhook::Webhook;
 use crate::config::Secret;
 use crate::domain::Timestamp;
@@ -46,7 +52,12 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     settings: || schemars::schema_for!(Settings),
     build: |instance, settings| {
         let settings: Settings = super::settings(instance, settings)?;
-        let terms = Terms::new(instance, &settings.channel, &settings.orders)?;
+        let terms = Terms::new(
+            instance,
+            &settings.channel,
+            &settings.orders,
+            &settings.catalogue,
+        )?;
         let client = Client::new(instance, settings)?;
         storefront::way_in(instance, client.settings.webhook.as_ref())?;
         Ok(Arc::new(Vendure(Arc::new(Shop { client, terms }))))
@@ -86,6 +97,9 @@ pub struct Settings {
     /// Orders and payments.
     #[serde(default)]
     pub orders: OrderSettings,
+    /// Products and prices.
+    #[serde(default)]
+    pub catalogue: CatalogueSettings,
     /// Where the shop's webhooks are taken, signed by the Standard Webhooks specification, their secrets
     /// in base64. Without it, orders are found by asking alone.
     #[serde(default)]

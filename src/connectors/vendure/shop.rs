@@ -5,7 +5,9 @@ use super::orders::{self, Places, text};
 use crate::connectors::storefront::{
     Done, Head, LISTED_ROWS, List, Publish, ReadOrder, Storefront, Terms, Way, is_refund, is_told,
 };
-use crate::contract::event::{OrderState, RefundEvent, ShipmentState};
+use crate::contract::event::{
+    OrderState, PriceChanged, ProductChanged, RefundEvent, ShipmentState,
+};
 use crate::domain::Timestamp;
 use crate::pipeline::{Ack, Code, Fault, Stage};
 use serde_json::{Value, json};
@@ -161,5 +163,13 @@ impl Storefront for Shop {
 
     async fn refund(&self, refund: &RefundEvent, method: &str, key: &str) -> Result<Done, Fault> {
         self.client.refund(refund, method, key).await
+    }
+
+    async fn price(&self, price: &PriceChanged) -> Result<Done, Fault> {
+        self.client.price(price).await
+    }
+
+    async fn product(&self, product: &ProductChanged, for_sale: bool) -> Result<Done, Fault> {
+        self.client.product(product, for_sale).await
     }
 }

@@ -30,6 +30,10 @@ struct Item {
     /// Held for open orders, at the first location.
     reserved: i64,
     unmanaged: bool,
+    /// Each with its id; without tax.
+    prices: Vec<Value>,
+    title: String,
+    withdrawn: bool,
 }
 
 pub(super) struct MedusaFake(FakeServer<Api>);
@@ -41,8 +45,14 @@ pub(super) fn start(options: &FakeOptions) -> io::Result<Box<dyn Fake>> {
         options.locations.clone()
     };
     let items = options.skus.iter().enumerate().map(|(i, sku)| {
+        let amount = json!((503 + i) as f64 / 100.0);
+        let price = json!({"id": format!("price_{i}"), "currency_code": "eur", "amount": amount, "min_quantity": null, "max_quantity": null, "rules": {}});
+        // Somebody else's, to be left alone.
+        let other = json!({"id": format!("price_{i}usd"), "currency_code": "usd", "amount": 6, "min_quantity": null, "max_quantity": null, "rules": {}});
         let item = Item {
             sku: sku.clone(),
+            prices: vec![price, other],
+            title: format!("Product {sku}"),
             ..Item::default()
         };
         (format!("iitem_{i:05}"), item)
@@ -104,6 +114,22 @@ impl FakeApi for Api {
                 FakeAnswer::new(200, json!({"inventory_items": items}))
             }
             ("POST", "/admin/inventory-items/location-levels/batch") => self.batch(&request.body),
+            ("GET", "/admin/price-preferences") => FakeAnswer::new(
+                200,
+                json!({"price_preferences": [{"attribute": "currency_code", "value": "eur", "is_tax_inclusive": false}]}),
+            ),
+            ("GET", "/admin/product-variants") => {
+                let wanted = request.query.iter().filter(|(n, _)| n == "sku[]");
+                let wanted: Vec<&str> = wanted.map(|(_, v)| v.as_str()).collect();
+                let items = self.items.iter();
+                let found = items.filter(|(_, item)| wanted.contains(&item.sku.as_str()));
+                let variants: Vec<Value> = found.map(|(id, item)| variant(id, item)).collect();
+                FakeAnswer::new(200, json!({"variants": variants}))
+            }
+            ("POST", path) if path.starts_with("/admin/products/") => {
+                let id = path.rsplit('/').next().unwrap_or_default().to_owned();
+                self.write_product(&id, &request.body)
+            }
             _ => {
                 let answer = self.book.answer(request);
                 answer.unwrap_or_else(|| FakeAnswer::new(404, json!({"message": "not found"})))
@@ -112,7 +138,44 @@ impl FakeApi for Api {
     }
 }
 
+/// A variant, which has a product and an item of its own, all under one id.
+fn variant(id: &str, item: &Item) -> Value {
+    let status = if item.withdrawn { "draft" } else { "published" };
+    json!({
+        "id": id, "sku": item.sku, "title": "one", "prices": item.prices,
+        "product": {"id": id, "title": item.title, "status": status, "variants": [{"id": id}]},
+    })
+}
+
 impl Api {
+    fn write_product(&mut self, id: &str, body: &Value) -> FakeAnswer {
+        let Some(item) = self.items.get_mut(id) else {
+            let what = json!({"type": "not_found", "message": format!("Product with id: {id} was not found")});
+            return FakeAnswer::new(404, what);
+        };
+        if let Some(title) = body["title"].as_str() {
+            item.title = title.to_owned();
+        }
+        if let Some(status) = body["status"].as_str() {
+            item.withdrawn = status != "published";
+        }
+        // Prices that are sent replace all there are.
+        if let Some(prices) = body["prices"].as_array() {
+            let mut told = Vec::new();
+            for (i, price) in prices.iter().enumerate() {
+                let known = item.prices.iter().find(|p| p["id"] == price["id"]);
+                let new = json!({"id": format!("{id}_{i}_{}", item.prices.len()), "min_quantity": null, "max_quantity": null, "rules": {}});
+                let mut row = known.unwrap_or(&new).clone();
+                for field in ["currency_code", "amount"] {
+                    row[field] = price[field].clone();
+                }
+                told.push(row);
+            }
+            item.prices = told;
+        }
+        FakeAnswer::new(200, json!({"product": {"id": id}}))
+    }
+
     /// One transaction: all levels or none.
     fn batch(&mut self, body: &Value) -> FakeAnswer {
         let mut changed = self.items.clone();
@@ -175,7 +238,7 @@ impl Fake for MedusaFake {
     }
     fn settings(&self) -> Value {
         let locations = self.0.api().locations.clone();
-        json!({"url": self.0.url(), "api_key": self.0.secret_reference(KEY), "channel": "web", "location": locations[0], "empty_locations": locations[1..], "timeout_ms": 2_000})
+        json!({"url": self.0.url(), "api_key": self.0.secret_reference(KEY), "channel": "web", "location": locations[0], "empty_locations": locations[1..], "catalogue": {"price_list": "list", "products": true}, "timeout_ms": 2_000})
     }
     fn inject(&self, faults: Vec<FakeFault>) {
         self.0.inject(faults);
@@ -202,7 +265,8 @@ impl Fake for MedusaFake {
     }
     /// `{"hold": SKU, "quantity": N}`: an open order of the shop holds N units. `{"stock": SKU,
     /// "location": NAME, "quantity": N}`: somebody sets the stock there. `{"untrack": SKU}`: its stock
-    /// is no longer counted. `{"end_sessions": true}`: nothing, as a key knows no sessions.
+    /// is no longer counted. `{"product": SKU}` tells what it costs and is called, and whether it is
+    /// sold. `{"end_sessions": true}`: nothing, as a key knows no sessions.
     ///
     /// Of orders, as of every stand-in of a storefront: `{"place": {SKU: N, …}, "captured": BOOL}` gives
     /// the order's number; `{"capture": NUMBER}`, `{"refund": NUMBER, "amount": "1.25"}`, `{"take_out":
@@ -224,7 +288,7 @@ impl Fake for MedusaFake {
                 return done.ok_or_else(|| format!("no such order, line or amount: {action}"));
             }
         }
-        let names = ["hold", "stock", "untrack"];
+        let names = ["hold", "stock", "untrack", "product"];
         let (what, sku) = names
             .into_iter()
             .find_map(|n| Some((n, action[n].as_str()?)))
@@ -239,6 +303,18 @@ impl Fake for MedusaFake {
             .values_mut()
             .find(|i| i.sku == sku)
             .ok_or_else(|| format!("no SKU {sku}"))?;
+        if what == "product" {
+            let others = item.prices.iter().filter(|p| p["currency_code"] != "eur");
+            let shown = item.prices.iter().find(|p| p["currency_code"] == "eur");
+            let amount = shown.and_then(|p| p["amount"].as_f64()).unwrap_or_default();
+            let left = others.filter(|p| p["amount"] == 6).count();
+            if left != 1 {
+                return Err(format!("{sku} has lost its price in another currency"));
+            }
+            return Ok(
+                json!({"price": format!("{amount:.2}"), "title": item.title, "for_sale": !item.withdrawn}),
+            );
+        }
         if what == "untrack" {
             item.unmanaged = true;
             return Ok(Value::Null);

@@ -1,6 +1,7 @@
 //! What people do in the ERP: each act is one transaction, or part of one that is kept open.
 
 use super::super::rows;
+use super::counts::INVENTORY;
 use super::store::{Store, Stored};
 use crate::domain::Timestamp;
 use crate::pipeline::FakeOptions;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 const SUPPLIER: i64 = 1;
 pub(super) const CUSTOMER: i64 = 2;
-const LOST_FOUND: i64 = 3;
+pub(super) const LOST_FOUND: i64 = 3;
 const TRANSIT: i64 = 4;
 pub(super) const MOVE: &str = "stock.move";
 
@@ -110,6 +111,8 @@ impl Shop {
                 storage: zone("STO"),
                 output: zone("OUT"),
             };
+            let storage = json!({"storage_location": warehouse.storage});
+            shop.set(&mut t, "stock.location", row, storage);
             shop.warehouses.insert(code.to_owned(), warehouse);
         }
         let first = shop.warehouses.values().map(|w| w.row).min();
@@ -386,42 +389,13 @@ impl Shop {
         Ok(json!(ids))
     }
 
-    /// A count is the difference to what is there, moved from or to Lost and Found.
     fn count(&mut self, t: &mut Transaction, product: i64, w: Warehouse, counted: f64) -> Value {
-        let expected = {
-            let context = json!({"locations": [w.storage]});
-            let read = t.store.read(
-                "product.product",
-                &[product],
-                &json!(["quantity"]),
-                &context,
-            );
-            read.ok()
-                .and_then(|rows| rows[0]["quantity"].as_f64())
-                .unwrap_or_default()
-        };
-        let inventory = json!({"state": "done", "date": self.today(), "location": w.storage, "company": 1, "empty_quantity": "keep"});
-        let inventory = self.create(t, "stock.inventory", inventory);
-        let line = json!({"inventory": inventory, "product": product, "quantity": counted, "expected_quantity": expected});
-        let line = self.create(t, "stock.inventory.line", line);
-        let difference = counted - expected;
-        if difference != 0.0 {
-            let (from, to) = match difference > 0.0 {
-                true => (LOST_FOUND, w.storage),
-                false => (w.storage, LOST_FOUND),
-            };
-            let goods = Goods {
-                product,
-                from,
-                to,
-                quantity: difference.abs(),
-                state: "done",
-                origin: json!(format!("stock.inventory.line,{line}")),
-                shipment: Value::Null,
-            };
-            self.write_move(t, goods);
-        }
-        json!([inventory, line])
+        let lines = json!([["create", [{"product": product, "quantity": counted}]]]);
+        let count = json!({"location": w.storage, "empty_quantity": "keep", "lines": lines});
+        let inventory = self.draft_count(t, &count);
+        self.set(t, INVENTORY, inventory, json!({"state": "done"}));
+        let lines = self.book_count(t, inventory);
+        json!([inventory, lines[0]])
     }
 
     /// The open half of a transfer, by the id of its move.
@@ -471,8 +445,7 @@ impl Shop {
         kind: &str,
         parent: Option<i64>,
     ) -> i64 {
-        let values =
-            json!({"name": name, "code": code, "type": kind, "parent": parent, "active": true});
+        let values = json!({"name": name, "code": code, "type": kind, "parent": parent, "active": true, "storage_location": null});
         self.create(t, "stock.location", values)
     }
 

@@ -6,6 +6,7 @@
 //! later with that old stamp, ids of one that was given up are never used, and a count is moves.
 
 mod acts;
+mod counts;
 mod desk;
 mod sales;
 mod store;
@@ -184,7 +185,7 @@ impl Fake for TrytonFake {
         json!({
             "url": self.0.url(), "database": DATABASE, "username": USER,
             "password": self.0.secret_reference(PASSWORD),
-            "order_points_are_safety_stock": true, "timeout_ms": 5_000,
+            "order_points_are_safety_stock": true, "correct_stock": true, "timeout_ms": 5_000,
             "channels": {"web": {"shop": "web", "walk_in_party": "WALK-IN"}},
             "payments": {"journal": "PSP", "clearing_account": "CLEARING", "receivable_account": "RECEIVABLE"},
             "charges": {"SHIPPING": "DELIVERY"}, "taxes": {"STANDARD": "VAT 20%"},

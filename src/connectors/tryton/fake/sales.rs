@@ -2,6 +2,7 @@
 //! what people do at their desks are the same steps.
 
 use super::acts::{CUSTOMER, Goods, MOVE, Shop, Transaction};
+use super::counts::INVENTORY;
 use super::store::{Refused, Stored};
 use crate::domain::Decimal;
 use serde_json::{Value, json};
@@ -56,6 +57,10 @@ fn steps(model: &str) -> &'static [(&'static str, &'static str, &'static str)] {
         SHIPMENT => SHIPMENT_STEPS,
         RETURN => RETURN_STEPS,
         INVOICE => INVOICE_STEPS,
+        INVENTORY => &[
+            ("confirm", "draft", "done"),
+            ("cancel", "draft", "cancelled"),
+        ],
         ENTRY => &[("post", "draft", "posted")],
         _ => &[],
     }
@@ -256,6 +261,7 @@ impl Shop {
                 entry["company"] = json!(1);
                 Ok(self.create(t, model, entry))
             }
+            INVENTORY => Ok(self.draft_count(t, values)),
             _ => Ok(self.create(t, model, values.clone())),
         }
     }
@@ -363,6 +369,9 @@ impl Shop {
             (RETURN, "received") => {
                 self.finish_moves(t, &format!("{RETURN},{id}"), false, "done");
                 self.put_back(t, id, &row);
+            }
+            (INVENTORY, "done") => {
+                self.book_count(t, id);
             }
             (RETURN, "done") => self.finish_moves(t, &format!("{RETURN},{id}"), true, "done"),
             (INVOICE, "posted") => {

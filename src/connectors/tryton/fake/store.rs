@@ -66,6 +66,7 @@ pub(super) const MODELS: &[(&str, &[(&str, Field)])] = &[
             ("parent", To("stock.location")),
             ("active", Plain),
             ("address", To("party.address")),
+            ("storage_location", To("stock.location")),
         ],
     ),
     (
@@ -77,6 +78,7 @@ pub(super) const MODELS: &[(&str, &[(&str, Field)])] = &[
             ("location", To("stock.location")),
             ("company", To("company.company")),
             ("empty_quantity", Plain),
+            ("lines", Plain),
         ],
     ),
     (

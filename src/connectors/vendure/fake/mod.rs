@@ -42,12 +42,19 @@ struct Variant {
     /// Held for open orders, at the first location.
     allocated: i64,
     untracked: bool,
+    /// Minor units by currency, without tax.
+    prices: BTreeMap<String, i64>,
+    /// By language.
+    names: BTreeMap<String, String>,
+    withdrawn: bool,
 }
 
 impl Variant {
-    fn of(sku: &str) -> Self {
+    fn of(sku: &str, price: i64) -> Self {
         Variant {
             sku: sku.to_owned(),
+            prices: BTreeMap::from([("EUR".to_owned(), price)]),
+            names: BTreeMap::from([("en".to_owned(), format!("Product {sku}"))]),
             ..Variant::default()
         }
     }
@@ -61,7 +68,7 @@ pub(super) fn start(options: &FakeOptions) -> io::Result<Box<dyn Fake>> {
     for (i, sku) in options.skus.iter().enumerate() {
         let id = (i + 1).to_string();
         ids.entry(sku.clone()).or_default().push(id.clone());
-        variants.insert(id, Variant::of(sku));
+        variants.insert(id, Variant::of(sku, 503 + i as i64));
     }
     let locations = if options.locations.is_empty() {
         vec!["Warehouse".to_owned()]
@@ -150,10 +157,14 @@ impl FakeApi for Api {
         }
         if query.contains("productVariants(") {
             let wanted = variables["skus"].as_array().into_iter().flatten();
+            let wanted = wanted.chain([&variables["sku"]]);
             let wanted: BTreeSet<&str> = wanted.filter_map(Value::as_str).collect();
             let ids = wanted.iter().filter_map(|sku| self.ids.get(*sku)).flatten();
             let items: Vec<Value> = ids.map(|id| show(id, &self.variants[id])).collect();
-            return FakeAnswer::new(200, json!({"data": {"productVariants": {"items": items}}}));
+            return FakeAnswer::new(
+                200,
+                json!({"data": {"activeChannel": {"pricesIncludeTax": false}, "productVariants": {"items": items}}}),
+            );
         }
         if query.contains("updateProductVariants(") {
             return self.update(variables["input"].as_array().map_or(&[], Vec::as_slice));
@@ -221,6 +232,27 @@ impl Api {
                 variant.on_hand.insert(location.to_owned(), on_hand);
             }
         }
+        for item in input {
+            let id = item["id"].as_str().unwrap_or_default();
+            let Some(variant) = self.variants.get_mut(id) else {
+                continue;
+            };
+            for price in item["prices"].as_array().into_iter().flatten() {
+                let currency = price["currencyCode"].as_str().unwrap_or_default();
+                if currency != "EUR" {
+                    return graphql_error("USER_INPUT_ERROR", "currency is not available");
+                }
+                let units = price["price"].as_i64().unwrap_or_default();
+                variant.prices.insert(currency.to_owned(), units);
+            }
+            for name in item["translations"].as_array().into_iter().flatten() {
+                let text = |field: &str| name[field].as_str().unwrap_or_default().to_owned();
+                variant.names.insert(text("languageCode"), text("name"));
+            }
+            if let Some(enabled) = item["enabled"].as_bool() {
+                variant.withdrawn = !enabled;
+            }
+        }
         let updated: Vec<Value> = input.iter().map(|i| json!({"id": i["id"]})).collect();
         FakeAnswer::new(200, json!({"data": {"updateProductVariants": updated}}))
     }
@@ -237,10 +269,8 @@ impl Api {
         };
         if let Some(wanted) = action["place"].as_object() {
             let price = |sku: &str| {
-                self.ids
-                    .keys()
-                    .position(|s| s == sku)
-                    .map(|i| 503 + i as i64)
+                let id = self.ids.get(sku)?.first()?;
+                self.variants.get(id)?.prices.get("EUR").copied()
             };
             let wanted = wanted
                 .iter()
@@ -308,7 +338,18 @@ fn show(id: &str, variant: &Variant) -> Value {
     } else {
         "INHERIT"
     };
-    json!({"id": id, "sku": variant.sku, "trackInventory": tracked, "stockLevels": levels.collect::<Vec<_>>()})
+    let prices = variant.prices.iter();
+    let prices: Vec<Value> = prices
+        .map(|(currency, units)| json!({"currencyCode": currency, "price": units}))
+        .collect();
+    let names = variant.names.iter();
+    let names: Vec<Value> = names
+        .map(|(language, name)| json!({"languageCode": language, "name": name}))
+        .collect();
+    json!({
+        "id": id, "sku": variant.sku, "trackInventory": tracked, "enabled": !variant.withdrawn,
+        "prices": prices, "translations": names, "stockLevels": levels.collect::<Vec<_>>(),
+    })
 }
 
 impl Fake for VendureFake {
@@ -317,7 +358,7 @@ impl Fake for VendureFake {
     }
     fn settings(&self) -> Value {
         let locations = self.0.api().locations.clone();
-        json!({"url": self.0.url(), "username": "superadmin", "password": self.0.secret_reference(PASSWORD), "channel": "web", "location": locations[0], "empty_locations": locations[1..], "timeout_ms": 2_000})
+        json!({"url": self.0.url(), "username": "superadmin", "password": self.0.secret_reference(PASSWORD), "channel": "web", "location": locations[0], "empty_locations": locations[1..], "catalogue": {"price_list": "list", "products": true}, "timeout_ms": 2_000})
     }
     fn inject(&self, faults: Vec<FakeFault>) {
         self.0.inject(faults);
@@ -344,7 +385,8 @@ impl Fake for VendureFake {
     }
     /// `{"hold": SKU, "quantity": N}`: an open order of the shop holds N units. `{"stock": SKU,
     /// "location": NAME, "quantity": N}`: somebody sets the stock there. `{"untrack": SKU}`: its stock
-    /// is no longer counted. `{"end_sessions": true}`: whoever is logged in must log in again.
+    /// is no longer counted. `{"product": SKU}` tells what it costs and is called, and whether it is
+    /// sold. `{"end_sessions": true}`: whoever is logged in must log in again.
     ///
     /// Of orders, as of every stand-in of a storefront: `{"place": {SKU: N, …}, "captured": BOOL}` gives
     /// the order's number; `{"capture": NUMBER}`, `{"refund": NUMBER, "amount": "1.25"}`, `{"take_out":
@@ -360,7 +402,7 @@ impl Fake for VendureFake {
         if let Some(done) = api.act_on_orders(action) {
             return done.ok_or_else(|| format!("no such order, line or amount: {action}"));
         }
-        let names = ["hold", "stock", "untrack"];
+        let names = ["hold", "stock", "untrack", "product"];
         let (what, sku) = names
             .into_iter()
             .find_map(|n| Some((n, action[n].as_str()?)))
@@ -374,6 +416,13 @@ impl Fake for VendureFake {
             .values_mut()
             .find(|v| v.sku == sku)
             .ok_or_else(|| format!("no SKU {sku}"))?;
+        if what == "product" {
+            let price = variant.prices.get("EUR").copied().unwrap_or_default();
+            let price = format!("{}.{:02}", price / 100, price % 100);
+            return Ok(
+                json!({"price": price, "title": variant.names.get("en"), "for_sale": !variant.withdrawn}),
+            );
+        }
         if what == "untrack" {
             variant.untracked = true;
             return Ok(Value::Null);
