@@ -1,6 +1,6 @@
 //! Identity and order of facts: deterministic ids, compound keys, source positions.
 
-use std::fmt::Write as _;
+use sha1::{Digest, Sha1};
 use uuid::Uuid;
 
 /// The namespace of every id that Crossdock derives. One constant for ever: changing it would make
@@ -14,24 +14,30 @@ pub const NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_3c52_0b7e_5a44_9c1e_7d20_c055
 /// of hearing of the same fact makes the same id. `leg` tells apart the facts that one source
 /// record makes, for example the two sides of a transfer; empty where there is one.
 pub fn event_id(source: &str, epoch: i32, record_id: &str, leg: &str, event_type: &str) -> Uuid {
-    let mut name =
-        String::with_capacity(source.len() + record_id.len() + leg.len() + event_type.len() + 16);
-    let parts = [source, &epoch.to_string(), record_id, leg, event_type];
-    for (index, part) in parts.into_iter().enumerate() {
-        if index > 0 {
-            name.push('|');
-        }
-        // Writing to a text in memory does not fail.
-        let _ = push_part(&mut name, part);
-    }
-    Uuid::new_v5(&NAMESPACE, name.as_bytes())
+    let epoch = compact_str::format_compact!("{epoch}");
+    natural_id(&[source, &epoch, record_id, leg, event_type])
 }
 
 /// The natural id of a business object: `uuid5(NAMESPACE, part|part|…)`, the parts encoded as in a
 /// [`compound_key`], so that different parts never make one id. The functions below name the parts for
 /// each kind of object.
 pub fn natural_id(parts: &[&str]) -> Uuid {
-    Uuid::new_v5(&NAMESPACE, compound_key(parts).as_bytes())
+    let mut name = Name(Sha1::new_with_prefix(NAMESPACE.as_bytes()));
+    // Hashing does not fail.
+    let _ = push_parts(&mut name, parts);
+    let mut id = [0; 16];
+    id.copy_from_slice(&name.0.finalize()[..16]);
+    uuid::Builder::from_sha1_bytes(id).into_uuid()
+}
+
+/// A name on its way into a hash.
+struct Name(Sha1);
+
+impl std::fmt::Write for Name {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.update(text);
+        Ok(())
+    }
 }
 
 /// The id of an order: `tenant|channel|channelOrderId`. Whoever reads the order from its channel,
@@ -74,14 +80,19 @@ pub fn exception_id(code: &str, entity_key: &str, cause_key: &str) -> Uuid {
 /// percent-encoded, so the key splits back without doubt.
 pub fn compound_key(parts: &[&str]) -> compact_str::CompactString {
     let mut key = compact_str::CompactString::default();
-    for (index, part) in parts.iter().enumerate() {
-        // Writing to a text in memory does not fail.
-        let _ = match index {
-            0 => push_part(&mut key, part),
-            _ => key.write_char('|').and_then(|()| push_part(&mut key, part)),
-        };
-    }
+    // Writing to a text in memory does not fail.
+    let _ = push_parts(&mut key, parts);
     key
+}
+
+fn push_parts(key: &mut impl std::fmt::Write, parts: &[&str]) -> std::fmt::Result {
+    for (index, part) in parts.iter().enumerate() {
+        if index > 0 {
+            key.write_char('|')?;
+        }
+        push_part(key, part)?;
+    }
+    Ok(())
 }
 
 /// Appends a part with `|` and `%` percent-encoded.

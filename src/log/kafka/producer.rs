@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 
 /// Largest record that the client takes; topics say less, and are checked before.
 const RECORD_BYTES_MAX: usize = 16 << 20;
-/// Records under way: enough to keep the connection busy. Each costs the client a kilobyte beside
-/// its own bytes.
-const QUEUE_RECORDS_MAX: usize = 10_000;
-/// Delivery reports are taken in after so many records.
+/// Records under way: enough to fill requests to a dozen partitions while the last ones are answered.
+/// Each costs the client a kilobyte beside its own bytes.
+const QUEUE_RECORDS_MAX: usize = 30_000;
+/// Reports of failure are taken in after so many records.
 const REPORTS_EVERY: u32 = 512;
-/// While records are awaited, reports are looked for this often.
-const REPORTS_INTERVAL: Duration = Duration::from_micros(200);
+/// While records are awaited, reports of failure are looked for this often.
+const REPORTS_INTERVAL: Duration = Duration::from_millis(20);
 /// A new transactional producer waits this long for the end of what its predecessor left.
 const INIT_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -86,6 +86,8 @@ impl KafkaProducer {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("partitioner", "murmur2_random")
+            // Nobody asks after a record that was delivered.
+            .set("delivery.report.only.error", "true")
             .set("compression.type", "lz4")
             .set("linger.ms", spec.linger.as_millis().to_string())
             // The markers of the last transaction are awaited in steps of this.
@@ -174,26 +176,32 @@ impl KafkaProducer {
         }
     }
 
-    /// Waits until no record is under way. The client's own flush waits in steps of 100 ms; its poll
-    /// goes on for all the time that it is given, and spins through the last millisecond of it.
+    /// Waits until no record is under way.
     fn drained(&self) -> bool {
         let deadline = Instant::now() + CALL_TIME_MAX;
-        while self.producer.in_flight_count() > 0 {
+        loop {
+            // Records whose report of failure was not taken in are still under way.
+            self.producer.poll(Duration::ZERO);
+            if self.producer.in_flight_count() == 0 {
+                return true;
+            }
             if Instant::now() > deadline {
                 return false;
             }
-            self.take_reports(REPORTS_INTERVAL);
+            self.push_out(REPORTS_INTERVAL);
         }
-        self.producer.poll(Duration::ZERO);
-        true
     }
 
-    /// Takes in what reports there are; waits when there is none.
-    fn take_reports(&self, wait: Duration) {
-        let before = self.producer.in_flight_count();
-        self.producer.poll(Duration::ZERO);
-        if self.producer.in_flight_count() == before {
-            std::thread::sleep(wait);
+    /// Sends at once what waits for its request to fill, and waits at most so long for the answers.
+    #[allow(
+        unsafe_code,
+        reason = "the binding's flush passes no time on, and a flush without time is over before it is noticed"
+    )]
+    fn push_out(&self, wait: Duration) {
+        let milliseconds = wait.as_millis() as i32;
+        // SAFETY: the client lives as long as `self.producer`, and may be called from any thread.
+        unsafe {
+            rdkafka::bindings::rd_kafka_flush(self.producer.client().native_ptr(), milliseconds);
         }
     }
 
@@ -269,7 +277,11 @@ impl Producer for KafkaProducer {
     }
 
     fn poll(&mut self, wait: Duration) {
-        self.take_reports(wait);
+        let before = self.producer.in_flight_count();
+        self.producer.poll(Duration::ZERO);
+        if self.producer.in_flight_count() == before {
+            std::thread::sleep(wait);
+        }
     }
 
     fn send_offsets(

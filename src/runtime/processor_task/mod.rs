@@ -31,8 +31,8 @@ const CONFIRM_INTERVAL: Duration = Duration::from_secs(5);
 /// Fewest records that a batch is cut down to when transactions take too long.
 const BATCH_RECORDS_MIN: usize = 100;
 /// What a producer waits to fill a request: without it, most of the cost of a record is that of
-/// requests with few of them, here and in the broker.
-const LINGER: Duration = Duration::from_millis(2);
+/// requests with few of them, here and in the broker. A commit waits for nothing to fill.
+const LINGER: Duration = Duration::from_millis(20);
 /// How often tables are looked at while there is other work.
 const TABLE_INTERVAL: Duration = Duration::from_millis(50);
 

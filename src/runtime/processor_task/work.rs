@@ -19,7 +19,7 @@ impl ProcessorTask {
     ) -> Result<(), Failed> {
         let groups = batch.groups();
         for (number, key, head) in groups.iter() {
-            self.decode_group(batch, groups.members(head), producer, now)?;
+            self.decode_group(batch, key, groups.members(head), producer, now)?;
             if let (false, Ok(key)) = (self.group.is_empty(), std::str::from_utf8(key)) {
                 self.call(number, key, None, producer, now)?;
             }
@@ -39,25 +39,25 @@ impl ProcessorTask {
     fn decode_group(
         &mut self,
         batch: &Batch,
+        key: &[u8],
         members: impl Iterator<Item = usize>,
         producer: &mut dyn Producer,
         now: Timestamp,
     ) -> Result<(), Failed> {
         self.group.clear();
+        let no_key = match std::str::from_utf8(key) {
+            Ok("") => Some((
+                Code::NullKey,
+                "the record has no key; the producer must set the key of its topic's family",
+            )),
+            Ok(_) => None,
+            Err(_) => Some((Code::WrongKey, "the key is not UTF-8")),
+        };
         for index in members {
             let record = &batch.records[index];
-            let readable = match record.key.as_deref().map(std::str::from_utf8) {
-                None | Some(Ok("")) => Err(Fault::reject(
-                    Stage::Decode,
-                    Code::NullKey,
-                    "the record has no key; the producer must set the key of its topic's family",
-                )),
-                Some(Err(_)) => Err(Fault::reject(
-                    Stage::Decode,
-                    Code::WrongKey,
-                    "the key is not UTF-8",
-                )),
-                Some(Ok(_)) => self
+            let readable = match no_key {
+                Some((code, message)) => Err(Fault::reject(Stage::Decode, code, message)),
+                None => self
                     .outbox
                     .check_input(record)
                     .and_then(|()| self.codec.decode(record)),
