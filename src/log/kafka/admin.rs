@@ -165,12 +165,11 @@ impl KafkaAdmin {
         }
     }
 
-    /// Complaints are events, which wait until somebody takes them.
+    /// Complaints are events, which wait until somebody takes them, behind lines of the client's log:
+    /// a poll that took one of those finds nothing to return either.
     fn take_events(&self) {
         for _ in 0..EVENTS_MAX {
-            if self.probe.poll(Duration::ZERO).is_none() {
-                return;
-            }
+            drop(self.probe.poll(Duration::ZERO));
         }
     }
 
