@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Deployment {
     pub kafka: Kafka,
     pub log: Arc<dyn Log>,
-    pub codec: Codec,
+    pub codec: Arc<Codec>,
     topics: Vec<TopicSpec>,
 }
 
@@ -70,7 +70,7 @@ impl Deployment {
             .status();
         assert!(registered.is_ok_and(|s| s.success()), "schemas register");
         let registry = EmbeddedRegistry::open(log.clone()).expect("the registry in the log");
-        let codec = Codec::new(Arc::new(registry), Catalogue::compiled());
+        let codec = Arc::new(Codec::new(Arc::new(registry), Catalogue::compiled()));
         let deployment = Deployment {
             kafka,
             log,
