@@ -19,6 +19,7 @@ pub mod dlq;
 pub mod domain;
 pub mod explain;
 pub mod log;
+pub mod parked;
 pub mod pipeline;
 pub mod processors;
 pub mod registry;

@@ -20,6 +20,10 @@ pub struct Telemetry {
     event_age: GaugeVec,
     restore: IntGaugeVec,
     ready: IntGaugeVec,
+    calls: IntCounterVec,
+    target_down: IntGaugeVec,
+    parked_keys: IntGaugeVec,
+    parked_records: IntGaugeVec,
 }
 
 /// What a committed transaction did.
@@ -66,6 +70,30 @@ impl Telemetry {
             "crossdock_faults_total",
             "Faults of tasks and rejected records, by code",
             &["reader", "code"],
+        );
+        let calls = counter(
+            "crossdock_calls_total",
+            "Requests that a sink has sent to its target",
+            &["reader"],
+        );
+        let gauge = |name: &str, help: &str| {
+            let metric = IntGaugeVec::new(Opts::new(name, help), &["task"]).expect("a valid name");
+            registry
+                .register(Box::new(metric.clone()))
+                .expect("a name of its own");
+            metric
+        };
+        let target_down = gauge(
+            "crossdock_target_down",
+            "1 while the target answers nobody and is only probed",
+        );
+        let parked_keys = gauge(
+            "crossdock_parked_keys",
+            "Keys that are held up while all others go on, those that wait for a dead letter included",
+        );
+        let parked_records = gauge(
+            "crossdock_parked_records",
+            "Records that wait in the lines of parked keys",
         );
         let buckets = vec![
             0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
@@ -117,6 +145,10 @@ impl Telemetry {
             event_age,
             restore,
             ready,
+            calls,
+            target_down,
+            parked_keys,
+            parked_records,
         }
     }
 
@@ -130,6 +162,7 @@ impl Telemetry {
         }
         self.records.with_label_values(&[reader]);
         self.commits.with_label_values(&[reader]);
+        self.calls.with_label_values(&[reader]);
     }
 
     /// Makes the series of a task exist: not ready yet.
@@ -137,6 +170,24 @@ impl Telemetry {
         self.ready.with_label_values(&[task]);
         self.restore.with_label_values(&[task]);
         self.event_age.with_label_values(&[task]);
+    }
+
+    /// Counts requests to a target.
+    pub fn calls(&self, reader: &str, requests: u32) {
+        self.calls
+            .with_label_values(&[reader])
+            .inc_by(u64::from(requests));
+    }
+
+    /// Says whether a sink task's target is down, and what is parked.
+    pub fn delivery(&self, task: &str, is_down: bool, keys: usize, records: usize) {
+        let set = |gauge: &IntGaugeVec, number: usize| {
+            let number = i64::try_from(number).unwrap_or(i64::MAX);
+            gauge.with_label_values(&[task]).set(number);
+        };
+        set(&self.target_down, usize::from(is_down));
+        set(&self.parked_keys, keys);
+        set(&self.parked_records, records);
     }
 
     /// Counts a transaction, once it has committed.

@@ -9,6 +9,7 @@ mod dlq;
 mod exceptions;
 mod explain;
 mod ledger;
+mod parked;
 mod registry;
 mod run;
 mod schemas;
@@ -41,6 +42,7 @@ enum Command {
     /// Prints the books as finance reads them: of an order, of a payout, or of a period.
     Ledger(ledger::Args),
     Dlq(dlq::Args),
+    Parked(parked::Args),
     /// Lists, describes and checks connectors.
     Connectors(connectors::Args),
     Topics(topics::Args),
@@ -69,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Exceptions(args) => exceptions::run(&args),
         Command::Ledger(args) => ledger::run(&args),
         Command::Dlq(args) => dlq::run(args),
+        Command::Parked(args) => parked::run(args),
         Command::Connectors(args) => connectors::run(&args),
         Command::Topics(args) => topics::run(args),
         Command::Schemas(args) => schemas::run(args),

@@ -8,6 +8,7 @@ use crate::contract::{Catalogue, topic};
 use crate::log::Log;
 use crate::pipeline::{Connector, ConnectorDescriptor, Verdict};
 use crate::processors::Registered;
+use crate::runtime::Budget;
 use crate::runtime::service::{self, Condition, Job, Service};
 use crate::runtime::{ProcessorTask, SinkTask, SourceTask, TaskSettings};
 use crate::telemetry::Telemetry;
@@ -182,7 +183,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// Something to run.
 enum Chosen {
     Processor(&'static Registered),
-    Connector(String, &'static ConnectorDescriptor, Arc<dyn Connector>),
+    Connector(Configured),
+}
+
+/// A connector of the configuration.
+struct Configured {
+    name: String,
+    descriptor: &'static ConnectorDescriptor,
+    connector: Arc<dyn Connector>,
+    budget: Option<Budget>,
 }
 
 /// What the names stand for; connectors are made at once, so that everything that is wrong is told
@@ -198,7 +207,16 @@ fn choose(names: &[String], configuration: &Configuration) -> anyhow::Result<Vec
             (Some(processor), None) => chosen.push(Chosen::Processor(processor)),
             (None, Some(entry)) => match shared::build(entry) {
                 Ok((descriptor, connector)) => {
-                    chosen.push(Chosen::Connector(name.clone(), descriptor, connector));
+                    let budget = entry.budget.map(|b| Budget {
+                        calls_per_second: b.calls_per_second,
+                        burst: b.burst.map_or(b.calls_per_second, f64::from),
+                    });
+                    chosen.push(Chosen::Connector(Configured {
+                        name: name.clone(),
+                        descriptor,
+                        connector,
+                        budget,
+                    }));
                 }
                 Err(error) => wrong.push(format!("{error:#}")),
             },
@@ -226,7 +244,7 @@ fn check_topics(chosen: &[Chosen], log: &dyn Log, config: Option<&Path>) -> anyh
     for task in chosen {
         needs.extend(match task {
             Chosen::Processor(p) => topics::needs_of(p.descriptor, catalogue),
-            Chosen::Connector(name, kind, _) => topics::needs_of_connector(name, kind, catalogue),
+            Chosen::Connector(c) => topics::needs_of_connector(&c.name, c.descriptor, catalogue),
         });
     }
     topics::verify(log, &needs)?.map_err(|mut missing| {
@@ -239,22 +257,35 @@ fn check_topics(chosen: &[Chosen], log: &dyn Log, config: Option<&Path>) -> anyh
 
 fn start(chosen: Chosen, ports: &Ports, tasks: u32, service: &mut Service) -> anyhow::Result<()> {
     let catalogue = Catalogue::compiled();
-    let (name, descriptor, connector) = match chosen {
+    let Configured {
+        name,
+        descriptor,
+        connector,
+        budget,
+    } = match chosen {
         Chosen::Processor(registered) => {
             return start_processor(registered, ports, tasks, service);
         }
-        Chosen::Connector(name, descriptor, connector) => (name, descriptor, connector),
+        Chosen::Connector(configured) => configured,
     };
     let (accepts, emits) = (descriptor.accepts, descriptor.emits);
     ports.telemetry.declare(&name);
     if let Some(sink) = connector.sink() {
-        let written = written(catalogue, &name, &[&catalogue.receipt_topic(&name)]);
+        let written = written(
+            catalogue,
+            &name,
+            &[
+                &catalogue.receipt_topic(&name),
+                &catalogue.park_topic(&name),
+            ],
+        );
         prepare(&ports.codec, &written)?;
         let job = Job {
             label: ports.settings.label(&name),
             reader: &name,
         };
-        let (ports, name) = (ports.clone(), name.clone());
+        let (mut ports, name) = (ports.clone(), name.clone());
+        ports.settings.budget = budget;
         service.sink(job, move || {
             ports.codec.prepare(&names(&written))?;
             SinkTask::new(

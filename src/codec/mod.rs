@@ -6,9 +6,11 @@
 //! which is slower and happens only while old data is read or a newer writer is deployed.
 
 mod headers;
+mod letter;
 mod resolve;
 
 pub use headers::{child_traceparent, headers};
+pub use letter::{letter_of, original};
 
 use crate::contract::Catalogue;
 use crate::contract::event::{Contract, DecodeError, DecodeErrorKind, Event, SinkReceipt};

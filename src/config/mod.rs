@@ -41,6 +41,21 @@ pub struct ConnectorEntry {
     pub name: String,
     /// Kind, as `crossdock connectors list` names it.
     pub kind: String,
+    /// Calls that the system allows to its sink, of all instances together. Without it only what the system
+    /// itself asks for is kept.
+    pub budget: Option<CallBudget>,
     /// Settings of the kind; `crossdock connectors describe KIND` lists them.
     pub settings: serde_json::Value,
+}
+
+/// How many requests a sink may send to its system.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CallBudget {
+    /// Requests a second. Each instance takes the part that its partitions are of all.
+    #[schemars(range(min = 0.001))]
+    pub calls_per_second: f64,
+    /// Requests at once after a rest; those of one second where nothing is given.
+    #[schemars(range(min = 1))]
+    pub burst: Option<u32>,
 }

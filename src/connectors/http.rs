@@ -1,6 +1,6 @@
 //! Talking HTTP to a system, and judging what comes back.
 
-use crate::pipeline::{Code, Fault, Stage};
+use crate::pipeline::{Code, Fault, Stage, requests};
 use reqwest::{RequestBuilder, StatusCode, header};
 use serde_json::Value;
 use std::time::Duration;
@@ -81,6 +81,7 @@ pub async fn read(system: &str, request: RequestBuilder) -> Result<Answer, Fault
 
 /// As [`send`], for an API whose errors say more than their status does: nothing is judged.
 pub async fn raw(system: &str, request: RequestBuilder) -> Result<RawAnswer, Fault> {
+    requests::count();
     let answer = request
         .send()
         .await

@@ -269,6 +269,24 @@ impl Catalogue {
         self.of_reader("receipt", reader)
     }
 
+    /// Topic in which a sink keeps what is parked.
+    pub fn park_topic(&self, reader: &str) -> String {
+        self.of_reader("park", reader)
+    }
+
+    /// The sink whose parked records a topic holds.
+    pub fn sink_of_park_topic<'a>(&self, topic: &'a str) -> Option<&'a str> {
+        self.reader_of("park", topic)
+    }
+
+    /// Whether a record that `reader` (a processor, or `sinks`) has rejected holds up later records of its
+    /// key. In a topic of states a newer one takes its place.
+    pub fn blocks_key(&self, topic: &str, reader: &str) -> bool {
+        let readers = self.topic(topic).map(|t| t.readers.iter());
+        let mut readers = readers.into_iter().flatten();
+        readers.any(|r| r.reader == reader && r.on_reject == OnReject::BlockKey)
+    }
+
     fn of_reader(&self, kind: &str, reader: &str) -> String {
         self.per_reader
             .get(kind)
@@ -378,6 +396,18 @@ fn settings(
 /// topics that a sink reads.
 pub fn receipt_key(input: &str, key: &str) -> super::event::Text {
     compact_str::format_compact!("{input}|{key}")
+}
+
+/// Key under which the record of `key` at `offset` of the topic `input` stands in a sink's park topic.
+pub fn park_key(input: &str, key: &str, offset: i64) -> super::event::Text {
+    compact_str::format_compact!("{input}|{key}|{offset}")
+}
+
+/// Topic, key and offset of a [`park_key`].
+pub fn parked_place(park_key: &str) -> Option<(&str, &str, i64)> {
+    let (input, rest) = park_key.split_once('|')?;
+    let (key, offset) = rest.rsplit_once('|')?;
+    Some((input, key, offset.parse().ok()?))
 }
 
 #[cfg(test)]

@@ -9,10 +9,14 @@ use crate::contract::event::{
     Audit, Blob, DeadLetter, DispositionRecord, Event, EventMeta, Origin as MetaOrigin, Outcome,
     PositionKind, Settled, Text,
 };
-use crate::contract::topic;
+use crate::contract::{park_key, topic};
 use crate::domain::{Timestamp, compound_key, event_id};
 use crate::log::{LogError, Outgoing, Producer, ProducerSpec};
-use crate::pipeline::{Clock, Fault, HeadersBuilder, REDRIVES_HEADER, Record, SystemClock};
+use crate::pipeline::{
+    Clock, Fault, Headers, HeadersBuilder, REDRIVEN_FROM_HEADER, REDRIVES_HEADER, Record,
+    SystemClock,
+};
+use crate::processors;
 use serde::Serialize;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -26,8 +30,6 @@ const SEND_TRIES: u32 = 30_000;
 const SEND_WAIT: Duration = Duration::from_millis(1);
 /// How soon a wait ends when the end is asked for.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Names the letter that a record was redriven from.
-const FROM_HEADER: &str = "crossdock-redriven-from";
 const SOURCE: &str = "crossdock/dlq";
 
 /// Who acts, and why.
@@ -162,6 +164,10 @@ pub fn edit(
     let key = key.unwrap_or_default().into_owned();
     let to = (&*letter.at.topic, Some(letter.at.partition));
     send_event(letters, producer.as_mut(), to, &key, &successor.into(), now)?;
+    // What waits under the old key waits for nothing any more.
+    if key != letter.key() {
+        release(letters, producer.as_mut(), letter, &letter.key(), now)?;
+    }
     let change = (Some(mended.before.clone()), Some(mended.after.clone()));
     audit(
         letters,
@@ -384,6 +390,9 @@ impl<'a> Run<'a> {
                 send_again(producer, letter, record, now)?;
                 compensate(self.letters, producer, letter, now)?;
             }
+            if self.deed == Deed::Discarded {
+                release(self.letters, producer, letter, &letter.key(), now)?;
+            }
             audit(
                 self.letters,
                 producer,
@@ -431,7 +440,7 @@ fn send_again(
     now: Timestamp,
 ) -> Result<(), Fault> {
     let mut headers = HeadersBuilder::default();
-    let ours = [REDRIVES_HEADER, FROM_HEADER];
+    let ours = [REDRIVES_HEADER, REDRIVEN_FROM_HEADER];
     for (name, value) in record
         .headers
         .iter()
@@ -440,7 +449,7 @@ fn send_again(
         headers.push(name, value);
     }
     headers.push_text(REDRIVES_HEADER, letter.dead.redrive_count + 1);
-    headers.push_text(FROM_HEADER, &letter.at);
+    headers.push_text(REDRIVEN_FROM_HEADER, &letter.at);
     let headers = headers.build();
     send(
         producer,
@@ -450,6 +459,36 @@ fn send_again(
             key: record.key.as_deref(),
             value: record.value.as_deref(),
             headers: &headers,
+            timestamp_ms: now.as_millis(),
+        },
+    )
+}
+
+/// Tells a sink that keeps `key` waiting for the letter that nothing comes of it.
+fn release(
+    letters: &Letters<'_>,
+    producer: &mut (dyn Producer + 'static),
+    letter: &Letter,
+    key: &str,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let reader = &letter.dead.processor;
+    let (Some(original), None) = (&letter.dead.original, processors::find(reader)) else {
+        return Ok(());
+    };
+    if !letters.catalogue.blocks_key(&original.topic, "sinks") {
+        return Ok(());
+    }
+    let topic = letters.catalogue.park_topic(reader);
+    let park_key = park_key(&original.topic, key, original.offset);
+    send(
+        producer,
+        Outgoing {
+            topic: &topic,
+            partition: Some(original.partition),
+            key: Some(park_key.as_bytes()),
+            value: None,
+            headers: &Headers::default(),
             timestamp_ms: now.as_millis(),
         },
     )

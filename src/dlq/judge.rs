@@ -5,7 +5,6 @@
 //! step) or on a system only the next try can tell.
 
 use super::{Letter, Letters};
-use crate::contract::OnReject;
 use crate::contract::event::Event;
 use crate::domain::Timestamp;
 use crate::log::scan::{Stretch, scan};
@@ -141,18 +140,14 @@ impl<'a> Judge<'a> {
 
     /// Whether a rejected record of this letter's reader holds up later ones of its key.
     pub fn blocks_key(&self, letter: &Letter) -> bool {
-        let original = letter.dead.original.as_ref();
-        let topic = original.and_then(|o| self.letters.catalogue.topic(&o.topic));
         let is_sink = processors::find(&letter.dead.processor).is_none();
-        let name = if is_sink {
+        let reader = if is_sink {
             "sinks"
         } else {
             &letter.dead.processor
         };
-        let readers = topic.map(|t| t.readers.iter()).into_iter().flatten();
-        readers
-            .into_iter()
-            .any(|r| r.reader == name && r.on_reject == OnReject::BlockKey)
+        let original = letter.dead.original.as_ref();
+        original.is_some_and(|o| self.letters.catalogue.blocks_key(&o.topic, reader))
     }
 
     /// Of a topic of states only the newest of a key may be sent again.

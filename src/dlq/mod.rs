@@ -28,7 +28,7 @@ use crate::contract::event::{DeadLetter, Event};
 use crate::domain::{Timestamp, split_key};
 use crate::log::scan::{Stretch, scan};
 use crate::log::{Log, LogError, Offset, TopicPartition};
-use crate::pipeline::{Fault, Headers, Origin, Record};
+use crate::pipeline::{Fault, Origin, Record};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -111,22 +111,7 @@ impl Letter {
 
     /// The record as it was, at its place; `None` when it never was one.
     pub fn record(&self) -> Option<Record> {
-        let original = self.dead.original.as_ref()?;
-        let headers = self.dead.headers.iter();
-        let headers: Headers = headers
-            .map(|(name, value)| (name.as_str(), Some(&*value.0)))
-            .collect();
-        Some(Record {
-            origin: Origin {
-                topic: Arc::from(&*original.topic),
-                partition: original.partition,
-                offset: original.offset,
-            },
-            timestamp_ms: self.dead.original_timestamp.as_millis(),
-            key: self.dead.key.as_ref().map(|k| k.0.clone()),
-            value: self.dead.value.as_ref().map(|v| v.0.clone()),
-            headers,
-        })
+        crate::codec::original(&self.dead)
     }
 
     /// Its key as text.

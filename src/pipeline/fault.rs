@@ -110,8 +110,8 @@ codes! {
     Unavailable = "UNAVAILABLE",
     /// The other side asked for fewer calls.
     Throttled = "THROTTLED",
-    /// Something else has to reach the other side first: the order before its return. A sink waits for
-    /// it a quarter of an hour.
+    /// Something else has to reach the other side first: the order before its return. A sink parks the key
+    /// until it has.
     TooEarly = "TOO_EARLY",
     /// The other side refused this record.
     Refused = "REFUSED",

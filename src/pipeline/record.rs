@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 /// Header that counts how often a record was redriven from a dead-letter topic.
 pub const REDRIVES_HEADER: &str = "crossdock-redrives";
+/// Header that names the dead letter which a record was redriven from.
+pub const REDRIVEN_FROM_HEADER: &str = "crossdock-redriven-from";
 
 /// Where a record stands in the log: enough to find it again.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -61,6 +61,9 @@ pub struct Delivery {
     pub sent: Option<Sent>,
     /// 1 for the first try.
     pub attempt: u32,
+    /// An earlier call for this record may have had its effect, be it of an instance that is no more: look
+    /// it up before anything is done.
+    pub in_doubt: bool,
 }
 
 /// The target's answer to a delivery that needs no further try.
@@ -102,6 +105,17 @@ pub trait Sink: Send + Sync {
     /// transaction that passes the record. A record whose refusal is told so has had its effect and is
     /// settled as applied; one of which there is nothing to tell is dead-lettered.
     fn refused(&self, _inbound: &Inbound, _fault: &Fault) -> Vec<SourceRecord> {
+        Vec::new()
+    }
+    /// Whether a call for this record must be known of before it is made, because one that is made twice
+    /// cannot be taken back: a refund, a cancellation. A receipt says INTENT first; whoever finds it without
+    /// an answer gives the record out [in doubt](Delivery::in_doubt).
+    fn is_meant_first(&self, _inbound: &Inbound) -> bool {
+        false
+    }
+    /// What it means for others that a call may or may not have had its effect: facts, told once the target
+    /// was asked again in vain. The record is tried until it has answered.
+    fn doubted(&self, _inbound: &Inbound) -> Vec<SourceRecord> {
         Vec::new()
     }
     /// How urgent a delivery is among those waiting; smaller goes first. Stock-outs, for example.

@@ -1,24 +1,40 @@
-//! One input partition of a sink: what has been read of it and not committed, and the receipts of
-//! what was sent.
+//! One input partition of a sink: what has been read of it and not committed, what is parked, and the
+//! receipts of what was sent.
 
 use super::outbox::Outbox;
+use super::parking::{Parked, Parking};
 use super::partition::Partition;
-use super::queue::Waiting;
+use super::queue::{Kind, Waiting};
 use crate::codec::Codec;
-use crate::contract::event::{EventRef, Outcome, SinkReceipt, Text};
+use crate::contract::event::{Event, EventRef, Outcome, SinkOutcome, SinkReceipt, Text};
 use crate::contract::receipt_key;
 use crate::domain::Timestamp;
-use crate::pipeline::{Ack, Fault, Record, Sent, SourceRecord, State};
-use hashbrown::HashSet;
+use crate::pipeline::{Ack, Fault, Headers, Origin, Record, Sent, SourceRecord, State, Verdict};
+use bytes::Bytes;
+use hashbrown::{HashMap, HashSet};
 use rustc_hash::FxBuildHasher;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Why a state was passed over.
+pub(super) const REPLACED: &str = "a newer record of the key replaced it";
 
 pub(super) struct Lane {
     /// The input topic.
     topic: Arc<str>,
+    /// What its topic is.
+    pub kind: Kind,
     /// Receipts of that topic, by [`receipt_key`].
     pub receipts: Partition,
+    /// Keys that cannot go on.
+    pub parking: Parking,
+    /// The park topic's partition, while it is read back.
+    parked: Option<Partition>,
+    /// Everything below this offset of the park topic is known.
+    pub parked_to: i64,
+    /// Outcomes of records that were parked and passed in an earlier transaction.
+    pub later: Vec<(Origin, Outcome, Option<&'static str>)>,
     /// Read, not settled: offsets with the log's time.
     pub open: BTreeMap<i64, i64>,
     /// Settled, not committed.
@@ -27,8 +43,12 @@ pub(super) struct Lane {
     pub committed_to: i64,
     /// Receipts to write in the next transaction.
     pub receipts_due: Vec<SinkReceipt>,
+    /// Places of the latest of each key among these.
+    latest_due: HashMap<Text, usize, FxBuildHasher>,
     /// Records to be dead-lettered in the transaction that passes them.
     pub dead: Vec<(Record, Fault, u32)>,
+    /// Facts to be told in the next transaction.
+    pub facts_due: Vec<SourceRecord>,
     /// Facts to be told in the transaction that passes the offset.
     pub facts: BTreeMap<i64, Vec<SourceRecord>>,
     /// Which ownership of the partition this is.
@@ -46,21 +66,85 @@ pub(super) struct Settled {
 }
 
 impl Lane {
-    /// A lane that begins at `from`.
-    pub fn new(topic: &Arc<str>, receipts: Partition, from: i64, epoch: u64) -> Self {
+    /// A lane that begins at `from`; `parked` is what is to be read of the park topic, or its end where
+    /// there is nothing.
+    pub fn new(
+        topic: &Arc<str>,
+        kind: Kind,
+        receipts: Partition,
+        parked: Result<Partition, i64>,
+        from: i64,
+        epoch: u64,
+    ) -> Self {
         Lane {
             topic: topic.clone(),
+            kind,
             receipts,
+            parking: Parking::new(topic.clone(), kind.whole_state),
+            parked_to: parked.as_ref().err().copied().unwrap_or(0),
+            parked: parked.ok(),
+            later: Vec::new(),
             open: BTreeMap::new(),
             settled: BTreeMap::new(),
             read_to: from,
             committed_to: from,
             receipts_due: Vec::new(),
+            latest_due: HashMap::default(),
             dead: Vec::new(),
+            facts_due: Vec::new(),
             facts: BTreeMap::new(),
             epoch,
             certain: HashSet::default(),
         }
+    }
+
+    /// Whether receipts and parked records are known.
+    pub fn ready(&self) -> bool {
+        self.receipts.ready() && self.parked.is_none()
+    }
+
+    /// Records of both topics read and to be read; nothing when ready.
+    pub fn restore_progress(&self) -> Option<(u64, u64)> {
+        if self.ready() {
+            return None;
+        }
+        let parked = self.parked.as_ref().and_then(Partition::restore_progress);
+        let both = [self.receipts.restore_progress(), parked];
+        let add = |(a, b): (u64, u64), (c, d): (u64, u64)| (a + c, b + d);
+        Some(both.into_iter().flatten().fold((0, 0), add))
+    }
+
+    /// Reads a bounded part of receipts and parked records. Tells whether all are known now.
+    pub fn take_in(
+        &mut self,
+        codec: &Codec,
+        park_topic: &Arc<str>,
+        wait: Duration,
+        scratch: &mut Vec<Record>,
+        now: Timestamp,
+    ) -> Result<bool, Fault> {
+        let known = self.receipts.take_in(wait, scratch, now)?;
+        let Some(parked) = &mut self.parked else {
+            return Ok(known);
+        };
+        if !parked.take_in(wait, scratch, now)? {
+            return Ok(false);
+        }
+        let mut letters = Vec::new();
+        for (key, value) in parked.shard.iter() {
+            match codec.decode(&held(park_topic, key, value)) {
+                Ok(Event::DeadLetter(letter)) => letters.push(letter),
+                Err(fault) if fault.verdict != Verdict::Reject => return Err(fault),
+                other => {
+                    let cause = other.err();
+                    tracing::error!(key = %String::from_utf8_lossy(key), ?cause, "a parked record cannot be read and stays where it is");
+                }
+            }
+        }
+        self.parked_to = parked.confirmed();
+        self.parked = None;
+        self.parking.restore(letters.into_iter());
+        Ok(known)
     }
 
     /// Everything below this offset is settled.
@@ -70,12 +154,17 @@ impl Lane {
 
     /// Whether there is something to commit.
     pub fn has_news(&self) -> bool {
-        self.commit_point() > self.committed_to || !self.receipts_due.is_empty()
+        let point = self.commit_point();
+        point > self.committed_to
+            || !self.receipts_due.is_empty()
+            || !self.later.is_empty()
+            || !self.facts_due.is_empty()
+            || self.parking.has_news(point)
     }
 
     /// Whether everything read has been settled and committed.
     pub fn is_quiet(&self) -> bool {
-        self.receipts.ready() && self.read_to == self.committed_to && self.receipts_due.is_empty()
+        self.ready() && self.read_to == self.committed_to && !self.has_news()
     }
 
     /// The log's time of the oldest record that is not settled.
@@ -94,28 +183,106 @@ impl Lane {
         self.settled.insert(offset, settled);
     }
 
-    /// Settles a record that can never succeed.
-    pub fn bury(&mut self, record: Record, fault: Fault, attempts: u32) {
-        self.settle(&record, Outcome::DeadLettered, Some(fault.code.as_str()));
-        self.dead.push((record, fault, attempts));
+    /// Settles a record, be it one that was parked and passed before.
+    pub fn conclude(&mut self, record: &Record, outcome: Outcome, reason: Option<&'static str>) {
+        if record.origin.offset >= self.committed_to {
+            self.settle(record, outcome, reason);
+        } else {
+            self.later.push((record.origin.clone(), outcome, reason));
+        }
+    }
+
+    /// Settles a record that can never succeed, and holds its key up where the catalogue says so.
+    pub fn bury(
+        &mut self,
+        key: Option<&Text>,
+        record: &Record,
+        fault: Fault,
+        attempts: u32,
+        now: Timestamp,
+    ) {
+        self.conclude(record, Outcome::DeadLettered, Some(fault.code.as_str()));
+        if let Some(key) = key.filter(|_| self.kind.blocks_key) {
+            let place = Parked::dead(record, now, &fault, attempts);
+            self.parking.put(key, place, now);
+        }
+        self.dead.push((record.detached(), fault, attempts));
     }
 
     /// Settles a record that the target has refused, which these facts tell.
     pub fn refused(&mut self, record: &Record, code: &'static str, facts: Vec<SourceRecord>) {
-        self.settle(record, Outcome::Applied, Some(code));
-        self.facts.insert(record.origin.offset, facts);
+        self.conclude(record, Outcome::Applied, Some(code));
+        self.tell(record, facts);
+    }
+
+    /// Tells facts in the transaction that passes the record.
+    pub fn tell(&mut self, record: &Record, facts: Vec<SourceRecord>) {
+        let offset = record.origin.offset;
+        self.facts.entry(offset).or_default().extend(facts);
+    }
+
+    /// Puts a record in its place in the line of its key.
+    pub fn park(&mut self, key: &Text, parked: Parked, reason: &'static str, until: Timestamp) {
+        if parked.record.origin.offset >= self.committed_to {
+            self.settle(&parked.record, Outcome::Parked, Some(reason));
+        }
+        for older in self.parking.put(key, parked, until) {
+            self.conclude(&older.record, Outcome::Superseded, Some(REPLACED));
+        }
     }
 
     /// What was last sent for `key`; its digest only when nothing can have been sent since.
-    pub fn last_sent(&mut self, codec: &Codec, key: &Text) -> Option<Sent> {
+    pub fn last_sent(&mut self, codec: &Codec, key: &Text) -> Last {
         let certain = self.certain.remove(key);
-        let name = receipt_key(&self.topic, key);
-        let receipt = codec.decode_receipt(self.receipts.shard.get(name.as_bytes())?)?;
-        Some(Sent {
+        let due = self.latest_due.get(key);
+        let receipt = match due.and_then(|at| self.receipts_due.get(*at)) {
+            Some(due) => Some(due.clone()),
+            None => {
+                let name = receipt_key(&self.topic, key);
+                let value = self.receipts.shard.get(name.as_bytes());
+                value.and_then(|v| codec.decode_receipt(v))
+            }
+        };
+        let Some(receipt) = receipt else {
+            return Last::default();
+        };
+        // The receipt of a first call that was only meant knows of nothing that was sent.
+        let sent = (receipt.sent_version != UNSENT).then(|| Sent {
             version: receipt.sent_version,
             external_id: receipt.external_id.map(Into::into),
             digest: receipt.request_hash.filter(|_| certain).map(Into::into),
-        })
+        });
+        Last {
+            sent,
+            seen: Some(receipt.source_event.offset),
+        }
+    }
+
+    /// A call is meant, was refused, or its outcome is not known: what was known to be sent before stays
+    /// known.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each says something of its own about one receipt"
+    )]
+    pub fn meant(
+        &mut self,
+        outbox: &Outbox,
+        sink: &str,
+        waiting: &Waiting,
+        key: &Text,
+        sent: Option<&Sent>,
+        outcome: SinkOutcome,
+        now: Timestamp,
+    ) {
+        let ack = Ack {
+            outcome,
+            version: sent.map_or(UNSENT, |s| s.version),
+            external_id: sent.and_then(|s| s.external_id.clone()),
+            digest: None,
+            status: None,
+        };
+        let receipt = receipt_of(outbox, sink, key, waiting, &ack, now);
+        self.owe(receipt);
     }
 
     /// The target answered a call.
@@ -130,6 +297,12 @@ impl Lane {
     ) {
         self.certain.insert(key.clone());
         let receipt = receipt_of(outbox, sink, key, waiting, ack, now);
+        self.owe(receipt);
+    }
+
+    fn owe(&mut self, receipt: SinkReceipt) {
+        let place = self.receipts_due.len();
+        self.latest_due.insert(receipt.entity_key.clone(), place);
         self.receipts_due.push(receipt);
     }
 
@@ -137,12 +310,44 @@ impl Lane {
     pub fn committed(&mut self, point: Option<i64>) {
         self.receipts.shard.commit();
         self.receipts_due.clear();
+        self.latest_due.clear();
+        self.later.clear();
+        self.facts_due.clear();
         if let Some(point) = point {
+            self.parking.committed(point);
             self.settled = self.settled.split_off(&point);
             self.dead.retain(|(r, _, _)| r.origin.offset >= point);
             self.facts = self.facts.split_off(&point);
             self.committed_to = point;
         }
+    }
+}
+
+/// Version in the receipt of a call that was meant while nothing was known to be sent.
+const UNSENT: i64 = i64::MIN;
+
+/// What the receipts tell of a key.
+#[derive(Default)]
+pub(super) struct Last {
+    /// What was last sent.
+    pub sent: Option<Sent>,
+    /// Offset of the last record of the key that was called for, or meant to be. Records of a key go in
+    /// order: one that comes again with no higher offset may have had its effect.
+    pub seen: Option<i64>,
+}
+
+/// An entry of the park topic, as it was read.
+fn held(topic: &Arc<str>, key: &[u8], value: &[u8]) -> Record {
+    Record {
+        origin: Origin {
+            topic: topic.clone(),
+            partition: 0,
+            offset: 0,
+        },
+        timestamp_ms: 0,
+        key: Some(Bytes::copy_from_slice(key)),
+        value: Some(Bytes::copy_from_slice(value)),
+        headers: Headers::default(),
     }
 }
 

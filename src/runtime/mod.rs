@@ -15,6 +15,7 @@ mod holdings;
 mod inbox;
 mod lane;
 mod outbox;
+pub mod parking;
 mod partition;
 mod processor_task;
 mod queue;
@@ -23,6 +24,7 @@ mod settings;
 mod sink_task;
 mod source_task;
 mod tables;
+mod target;
 use crate::domain::Timestamp;
 pub use backoff::Backoff;
 pub use inbox::LogInbox;
@@ -30,6 +32,7 @@ pub use processor_task::ProcessorTask;
 pub use settings::{Membership, TaskSettings, group_id};
 pub use sink_task::SinkTask;
 pub use source_task::SourceTask;
+pub use target::Budget;
 
 /// What a step of a task did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

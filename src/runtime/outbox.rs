@@ -1,16 +1,14 @@
 //! What a task writes: encoded, checked for size, sent in the open transaction.
 
+use super::parking::Entry;
 use crate::codec::{self, Codec};
 use crate::contract::event::{
-    Blob, DeadLetter, Event, EventMeta, EventRef, Origin as MetaOrigin, PositionKind, SourceOrigin,
-    Text,
+    Blob, DeadLetter, Event, EventMeta, Origin as MetaOrigin, PositionKind, SourceOrigin, Text,
 };
 use crate::contract::{Catalogue, event::ErrorClass};
 use crate::domain::{Timestamp, event_id};
 use crate::log::{LogError, Outgoing, Producer, TopicPartition};
-use crate::pipeline::{
-    Code, Emission, Fault, Headers, REDRIVES_HEADER, Record, SourceReject, Stage,
-};
+use crate::pipeline::{Code, Emission, Fault, Headers, Record, SourceReject, Stage};
 use crate::state::Shard;
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,6 +107,11 @@ impl Outbox {
             encoded: Vec::new(),
             bytes: Vec::new(),
         }
+    }
+
+    /// The reader's dead-letter topic.
+    pub fn dead_letter_topic(&self) -> &str {
+        &self.dead_letters
     }
 
     /// The beginning of a record that the runtime itself writes. `position` numbers what the same
@@ -238,50 +241,85 @@ impl Outbox {
         send(producer, record)
     }
 
-    /// Writes a record to the reader's dead-letter topic, in the partition number it came from.
+    /// Writes a record to the reader's dead-letter topic, in the partition number it came from;
+    /// `blocks_key` tells whether later records of its key wait until something is done about it.
     pub fn dead_letter(
         &mut self,
         producer: &mut dyn Producer,
         record: &Record,
-        fault: &Fault,
-        attempts: i32,
+        (fault, attempts): (&Fault, i32),
+        blocks_key: bool,
         now: Timestamp,
     ) -> Result<(), Failed> {
         let origin = &record.origin;
         let place = origin.to_string();
-        let value = record.value.as_deref();
         let letter = DeadLetter {
             meta: self.meta("DeadLetter", &place, origin.offset, now),
-            original: Some(EventRef {
-                topic: Text::from(&*origin.topic),
-                partition: origin.partition,
-                offset: origin.offset,
-                event_id: None,
-            }),
-            original_timestamp: Timestamp::from_millis(record.timestamp_ms),
-            key: record.key.as_deref().map(Blob::from),
-            value: value.map(Blob::from),
-            headers: record
-                .headers
-                .iter()
-                .map(|(name, value)| (Text::from(name), Blob::from(value.unwrap_or_default())))
-                .collect(),
-            schema_id: value
-                .filter(|v| v.len() >= 5 && v[0] == 0)
-                .map(|v| i32::from_be_bytes([v[1], v[2], v[3], v[4]])),
-            traceparent: record.headers.text("traceparent").map(Text::from),
-            redrive_count: record
-                .headers
-                .text(REDRIVES_HEADER)
-                .and_then(|count| count.parse().ok())
-                .unwrap_or_default(),
-            ..self.letter(fault, attempts, now)
+            key_blocked: blocks_key,
+            ..self.letter(codec::letter_of(record), fault, attempts, now)
         };
         let key = record.key.as_deref().map_or_else(
             || place.clone(),
             |k| String::from_utf8_lossy(k).into_owned(),
         );
         self.send_letter(producer, Some(origin.partition), &key, letter, now)
+    }
+
+    /// Writes a parked record to the sink's park topic, in the partition number it came from.
+    pub fn park(
+        &mut self,
+        producer: &mut dyn Producer,
+        topic: &str,
+        entry: &Entry<'_>,
+        now: Timestamp,
+    ) -> Result<(), Failed> {
+        let parked = entry.parked;
+        let origin = &parked.record.origin;
+        let code = Code::ALL.iter().find(|c| *c.as_str() == *parked.code);
+        let letter = DeadLetter {
+            meta: self.meta("DeadLetter", &origin.to_string(), now.0, now),
+            processor: self.reader.as_str().into(),
+            processor_version: env!("CARGO_PKG_VERSION").into(),
+            error_class: code.map_or(ErrorClass::Unknown, |c| class_of(*c)),
+            code: parked.code.clone(),
+            message: clipped(&parked.message).into(),
+            attempts: i32::try_from(parked.attempts).unwrap_or(i32::MAX),
+            first_failed_at: parked.since,
+            next_retry_at: entry.next_at,
+            key_blocked: true,
+            keys_behind: i32::try_from(entry.behind).unwrap_or(i32::MAX),
+            ..codec::letter_of(&parked.record)
+        };
+        let partition = Some(origin.partition);
+        self.send_to(
+            producer,
+            topic,
+            partition,
+            &entry.park_key,
+            &letter.into(),
+            None,
+            now,
+        )
+    }
+
+    /// Takes a record out of the park topic.
+    pub fn unpark(
+        &mut self,
+        producer: &mut dyn Producer,
+        topic: &str,
+        partition: i32,
+        park_key: &str,
+        now: Timestamp,
+    ) -> Result<(), Failed> {
+        let record = Outgoing {
+            topic,
+            partition: Some(partition),
+            key: Some(park_key.as_bytes()),
+            value: None,
+            headers: &Headers::default(),
+            timestamp_ms: now.as_millis(),
+        };
+        send(producer, record)
     }
 
     /// A letter that is too large for its topic, which takes twice what its input should hold, goes
@@ -334,12 +372,13 @@ impl Outbox {
             }),
             original_timestamp: now,
             value: Some(Blob(reject.raw.clone())),
-            ..self.letter(&reject.fault, 1, now)
+            ..self.letter(DeadLetter::default(), &reject.fault, 1, now)
         };
         self.send_letter(producer, None, &place, letter, now)
     }
 
-    fn letter(&self, fault: &Fault, attempts: i32, now: Timestamp) -> DeadLetter {
+    /// What became of what `held` holds.
+    fn letter(&self, held: DeadLetter, fault: &Fault, attempts: i32, now: Timestamp) -> DeadLetter {
         DeadLetter {
             processor: self.reader.as_str().into(),
             processor_version: env!("CARGO_PKG_VERSION").into(),
@@ -348,7 +387,7 @@ impl Outbox {
             message: clipped(&fault.message).into(),
             attempts,
             first_failed_at: now,
-            ..DeadLetter::default()
+            ..held
         }
     }
 

@@ -129,6 +129,11 @@ impl Partition {
         self.restore.is_none()
     }
 
+    /// Everything below this changelog offset is in the shard.
+    pub fn confirmed(&self) -> i64 {
+        self.confirmed
+    }
+
     /// Changelog records read and to be read; nothing when ready.
     pub fn restore_progress(&self) -> Option<(u64, u64)> {
         let restore = self.restore.as_ref()?;

@@ -1,5 +1,6 @@
 //! How a task behaves.
 
+use super::target::Budget;
 use crate::log::{GroupProtocol, Log, LogError};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,6 +37,12 @@ pub struct TaskSettings {
     /// Most calls of a sink at a time, where that is fewer than its connector allows. One makes the
     /// order of calls that of the records, so that a run repeats itself.
     pub calls_max: usize,
+    /// Calls a second that a sink's target allows to the whole group; `None` where it says so itself.
+    pub budget: Option<Budget>,
+    /// Tries of a record in place before its key is parked, while the target answers others.
+    pub tries_in_place_max: u32,
+    /// What is parked in a sink, at most; it reads nothing more beyond.
+    pub parked_bytes_max: usize,
 }
 
 impl TaskSettings {
@@ -55,6 +62,9 @@ impl TaskSettings {
             static_membership: true,
             queue_records_max: 20_000,
             calls_max: usize::MAX,
+            budget: None,
+            tries_in_place_max: 5,
+            parked_bytes_max: 256 << 20,
         }
     }
 

@@ -88,6 +88,7 @@ pub fn needs_of_connector(
         for own in [
             catalogue.dead_letter_topic(instance),
             catalogue.receipt_topic(instance),
+            catalogue.park_topic(instance),
         ] {
             needs.push(Need::like(own, *input));
         }

@@ -34,6 +34,7 @@ fn delivery(topic: &str, key: &str, event: impl Into<Event>, sent: Option<Sent>)
         inbound: Inbound { record, event },
         sent,
         attempt: 1,
+        in_doubt: false,
     }
 }
 

@@ -52,6 +52,7 @@ fn delivery(event: Correction) -> Delivery {
         },
         sent: None,
         attempt: 1,
+        in_doubt: false,
     }
 }
 

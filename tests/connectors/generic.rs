@@ -409,6 +409,7 @@ fn state(order: &str, version: i64, status: ShipmentStatus) -> Delivery {
         },
         sent: None,
         attempt: 1,
+        in_doubt: false,
     }
 }
 

@@ -74,6 +74,7 @@ fn delivery(sku: &str, quantity: i32, version: i64, sent: Option<Sent>) -> Deliv
         inbound,
         sent,
         attempt: 1,
+        in_doubt: false,
     }
 }
 

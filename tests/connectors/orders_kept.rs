@@ -100,6 +100,7 @@ impl Shop {
             inbound,
             sent: None,
             attempt: 1,
+            in_doubt: false,
         };
         self.sink.write(&[delivery]).await.remove(0)
     }

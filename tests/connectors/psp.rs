@@ -382,6 +382,7 @@ fn refund(number: &str, attempt: i32, charge: &str, cents: i64) -> Delivery {
         },
         sent: None,
         attempt: 1,
+        in_doubt: false,
     }
 }
 
@@ -478,6 +479,13 @@ async fn what_the_provider_refuses_for_good_is_told_as_a_failure_of_the_attempt(
     assert_eq!(told.kind, PaymentKind::RefundFailed);
     assert_eq!(told.refund_key.as_deref(), Some(key.as_str()));
     assert_eq!(facts[0].key, order("R"));
+    // Not heard of yet is not refused.
+    let facts = sink.doubted(&delivery.inbound);
+    let Event::PaymentEvent(told) = &facts[0].event else {
+        panic!("{facts:?}")
+    };
+    assert_eq!(told.kind, PaymentKind::RefundUnknown);
+    assert_eq!(told.refund_key.as_deref(), Some(key.as_str()));
     // More than what is left, as when somebody paid back by hand.
     let other = paid(fake, "S", 1_000);
     act(fake, json!({"refund": other, "amount": 800}));

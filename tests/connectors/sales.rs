@@ -98,6 +98,7 @@ pub fn delivery(topic: &'static str, key: &str, event: impl Into<Event>) -> Deli
         },
         sent: None,
         attempt: 1,
+        in_doubt: false,
     }
 }
 

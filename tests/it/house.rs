@@ -184,6 +184,10 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("cases", &["domain", "contract", "pipeline", "codec", "log"]),
     ("books", &["domain", "contract", "pipeline", "codec", "log"]),
     (
+        "parked",
+        &["domain", "contract", "pipeline", "codec", "log", "runtime"],
+    ),
+    (
         "dlq",
         &[
             "domain",

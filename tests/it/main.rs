@@ -2,14 +2,17 @@
 
 mod answers;
 mod cases;
+mod delivery;
 mod demo;
 mod dlq;
+mod door;
 mod early;
 mod explain;
 mod house;
 mod inbox;
 mod money;
 mod order;
+mod parking;
 mod settlement;
 mod sink;
 mod source;

@@ -95,24 +95,34 @@ fn levels(world: &World) -> BTreeMap<Text, StockLevel> {
 /// Counts of settled records over all dispositions, and that no offset is settled twice.
 pub fn settled(world: &World, reader: &str) -> (i64, BTreeMap<Outcome, i64>) {
     let (mut count, mut outcomes) = (0, BTreeMap::new());
+    // The last word on each record: what waited first ends later.
+    let mut others: BTreeMap<(Text, i32, i64), Outcome> = BTreeMap::new();
     let mut ranges: BTreeMap<(Text, i32), Vec<(i64, i64)>> = BTreeMap::new();
     for event in world.events(topic::OPS_DISPOSITION) {
         let Event::DispositionRecord(d) = event else {
             panic!("not a disposition")
         };
-        if *d.reader != *reader || d.count == 0 {
+        if *d.reader != *reader {
+            continue;
+        }
+        for other in d.others.iter().filter(|o| o.effect.is_empty()) {
+            let place = (d.topic.clone(), d.partition, other.offset);
+            others.insert(place, other.outcome);
+        }
+        if d.count == 0 {
             continue;
         }
         count += d.count;
-        *outcomes.entry(Outcome::Applied).or_default() += d.applied;
-        for other in d.others.iter().filter(|o| o.effect.is_empty()) {
-            *outcomes.entry(other.outcome).or_default() += 1;
-        }
         ranges
             .entry((d.topic, d.partition))
             .or_default()
             .push((d.first_offset, d.last_offset));
     }
+    for outcome in others.into_values() {
+        *outcomes.entry(outcome).or_default() += 1;
+    }
+    let told: i64 = outcomes.values().sum();
+    *outcomes.entry(Outcome::Applied).or_default() += count - told;
     for (partition, mut ranges) in ranges {
         ranges.sort_unstable();
         assert!(

@@ -13,12 +13,28 @@ use crossdock::processors;
 use crossdock::runtime::{ProcessorTask, Progress, TaskSettings};
 use crossdock::telemetry::Telemetry;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
-/// A clock that moves when the test says so.
-pub struct TestClock(pub AtomicI64);
+/// A clock that moves when the test says so, and whom to wake when it has.
+pub struct TestClock(pub AtomicI64, Mutex<Vec<Waker>>);
+
+impl TestClock {
+    /// Waits until it is `at`, without moving the clock.
+    pub async fn reached(&self, at: Timestamp) {
+        std::future::poll_fn(|context| match self.now() >= at {
+            true => Poll::Ready(()),
+            false => {
+                let mut waiting = self.1.lock().expect("whole");
+                waiting.push(context.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+}
 
 #[async_trait::async_trait]
 impl Clock for TestClock {
@@ -95,7 +111,10 @@ pub struct World {
 
 impl World {
     pub fn new() -> World {
-        let clock = Arc::new(TestClock(AtomicI64::new(1_700_000_000_000_000)));
+        let clock = Arc::new(TestClock(
+            AtomicI64::new(1_700_000_000_000_000),
+            Mutex::default(),
+        ));
         let time = clock.clone();
         let now = Arc::new(move || Duration::from_micros(time.0.load(Ordering::SeqCst) as u64));
         let log = EmbeddedLog::new(Options {
@@ -163,6 +182,9 @@ impl World {
         self.clock
             .0
             .fetch_add(by.as_micros() as i64, Ordering::SeqCst);
+        for waiting in std::mem::take(&mut *self.clock.1.lock().expect("whole")) {
+            waiting.wake();
+        }
     }
 
     pub fn task(&self, processor: &str, slot: &str) -> ProcessorTask {

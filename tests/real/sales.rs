@@ -122,6 +122,7 @@ fn write(
         },
         sent: None,
         attempt: 1,
+        in_doubt: false,
     };
     assert!(
         sink.wants(&delivery.inbound),

@@ -84,6 +84,7 @@ fn delivery(sku: &str, quantity: i64, version: i64, sent: Option<Sent>) -> Deliv
         },
         sent,
         attempt: 1,
+        in_doubt: false,
     }
 }
 

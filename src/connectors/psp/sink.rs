@@ -46,6 +46,9 @@ impl PspSink {
                 chosen = Some(charge);
             }
         }
+        // In doubt what is missing may be this very refund, not shown yet: the provider says so, by the key.
+        let asked_first = refund.capture_references.first();
+        let chosen = chosen.or(asked_first.filter(|_| delivery.in_doubt));
         let Some(charge) = chosen else {
             let message = format!(
                 "refund {}: none of its captures ({}) has {} {} left to be refunded",
@@ -136,24 +139,46 @@ impl Sink for PspSink {
             && refund.psp.as_deref() == Some(&self.client.settings.name)
     }
 
+    /// Money that has left does not come back.
+    fn is_meant_first(&self, _: &Inbound) -> bool {
+        true
+    }
+
     /// The attempt has failed for good: the next one has a key of its own.
     fn refused(&self, inbound: &Inbound, fault: &Fault) -> Vec<SourceRecord> {
+        match fault.code {
+            Code::Refused => self.told(inbound, PaymentKind::RefundFailed, 1),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Until the provider is heard, nobody knows: whatever it says then is newer.
+    fn doubted(&self, inbound: &Inbound) -> Vec<SourceRecord> {
+        match &inbound.event {
+            Event::RefundEvent(e) if e.status == RefundStatus::Submitted => {
+                self.told(inbound, PaymentKind::RefundUnknown, 0)
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl PspSink {
+    /// The fact of what is known of an attempt to pay a refund.
+    fn told(&self, inbound: &Inbound, kind: PaymentKind, version: i64) -> Vec<SourceRecord> {
         let Event::RefundEvent(refund) = &inbound.event else {
             return Vec::new();
         };
-        if fault.code != Code::Refused {
-            return Vec::new();
-        }
         let key = refund_key(refund);
         let names = names(&self.client);
-        let record_id = compound_key(&[&key, PaymentKind::RefundFailed.symbol()]);
+        let record_id = compound_key(&[&key, kind.symbol()]);
         let at = inbound.event.meta().occurred_at;
         let mut event = PaymentEvent {
             meta: names.meta("PaymentEvent", &record_id, &refund.order_id, at),
             order_id: refund.order_id.clone(),
             payment_id: refund.payment_id.clone().unwrap_or_default(),
-            payment_version: 1,
-            kind: PaymentKind::RefundFailed,
+            payment_version: version,
+            kind,
             amount: refund.amount.clone(),
             psp: self.client.settings.name.as_str().into(),
             psp_reference: Text::from(key.as_str()),

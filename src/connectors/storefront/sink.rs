@@ -143,6 +143,11 @@ impl<S: Storefront> Sink for StorefrontSink<S> {
         }
     }
 
+    /// A cancellation cannot be taken back, nor can money.
+    fn is_meant_first(&self, inbound: &Inbound) -> bool {
+        matches!(inbound.event, Event::RefundEvent(_) | Event::OrderState(_))
+    }
+
     fn urgency(&self, inbound: &Inbound) -> u8 {
         availability::urgency(inbound)
     }

@@ -177,7 +177,8 @@ impl ProcessorTask {
             Some(fault.code.as_str()),
         );
         self.rejected.push(fault.code);
-        self.outbox.dead_letter(producer, record, fault, 1, now)
+        self.outbox
+            .dead_letter(producer, record, (fault, 1), false, now)
     }
 }
 

@@ -13,14 +13,19 @@ use std::time::Duration;
 impl SinkTask {
     pub(super) fn commit_when_due(&mut self) -> Result<(), Fault> {
         let now = self.clock.now();
-        let something = self.lanes.values().any(Lane::has_news);
         let busy = !self.calls.is_empty();
-        if !something
-            || self.unsettled
-            || (busy
-                && now.since(self.committed_at) < self.settings.commit_interval_max
-                && now >= self.committed_at)
-        {
+        let waits = busy
+            && now.since(self.committed_at) < self.settings.commit_interval_max
+            && now >= self.committed_at;
+        match waits {
+            true => Ok(()),
+            false => self.commit(now),
+        }
+    }
+
+    /// Commits whatever there is to commit.
+    pub(super) fn commit(&mut self, now: Timestamp) -> Result<(), Fault> {
+        if self.unsettled || !self.lanes.values().any(Lane::has_news) {
             return Ok(());
         }
         self.committed_at = now;
@@ -79,6 +84,7 @@ impl SinkTask {
         let mut oldest_ms = i64::MAX;
         for (partition, lane) in &mut self.lanes {
             let point = lane.commit_point();
+            let news = lane.has_news();
             for receipt in &lane.receipts_due {
                 let mut value = Vec::new();
                 let key = receipt_key(&partition.topic, &receipt.entity_key);
@@ -106,19 +112,31 @@ impl SinkTask {
                 self.accounts
                     .settle(&origin, settled.outcome, settled.reason);
             }
+            for (origin, outcome, reason) in &lane.later {
+                self.accounts.note(origin, "", *outcome, *reason);
+            }
             let passed = |r: &Record| r.origin.offset < point;
             for (record, fault, attempts) in lane.dead.iter().filter(|(r, _, _)| passed(r)) {
+                let tried = (fault, *attempts as i32);
+                let blocks_key = lane.kind.blocks_key && record.key.is_some();
                 self.outbox
-                    .dead_letter(producer, record, fault, *attempts as i32, now)?;
+                    .dead_letter(producer, record, tried, blocks_key, now)?;
             }
-            for fact in lane.facts.range(..point).flat_map(|(_, facts)| facts) {
+            for entry in lane.parking.unsaved(point) {
+                self.outbox.park(producer, &self.park_topic, &entry, now)?;
+            }
+            for park_key in lane.parking.gone() {
+                let number = partition.partition;
+                self.outbox
+                    .unpark(producer, &self.park_topic, number, park_key, now)?;
+            }
+            let facts = lane.facts.range(..point).flat_map(|(_, facts)| facts);
+            for fact in facts.chain(&lane.facts_due) {
                 self.outbox
                     .send_stamped(producer, fact.topic, &fact.key, &fact.event, now)?;
             }
-            if point > lane.committed_to {
+            if news {
                 offsets.insert(partition.clone(), point);
-            } else if !lane.receipts_due.is_empty() {
-                offsets.insert(partition.clone(), lane.committed_to);
             }
         }
         let outcomes = self.accounts.tally();

@@ -4,27 +4,37 @@
 //! topics has a line in each, and one call at a time. Receipts of
 //! what was sent are written in the next transaction; the outcome of a record is written in the
 //! transaction that commits its offset, which is when everything before it is settled too.
+//!
+//! A key that fails while the target answers others is parked (`parking`): it is tried again further and
+//! further apart, and nothing else waits for it. A target that answers nobody is let alone and probed
+//! (`target`); nothing is parked or dead-lettered then.
 
+mod answers;
+mod calls;
 mod commit;
 mod intake;
+mod release;
 
 use super::Progress;
 use super::accounts::Accounts;
 use super::backoff::Backoff;
 use super::lane::Lane;
 use super::outbox::Outbox;
-use super::queue::{Queue, Waiting};
+use super::parking::Size;
+use super::queue::{CLASSES, Kind, Queue};
 use super::settings::{Membership, TaskSettings};
+use super::target::Target;
 use crate::codec::Codec;
 use crate::contract::Catalogue;
-use crate::contract::event::{Outcome, SinkOutcome};
 use crate::domain::Timestamp;
 use crate::log::{Consumer, GroupProtocol, GroupSpec, Isolation, Log, Producer, TopicPartition};
-use crate::pipeline::{Ack, Clock, Code, Delivery, Fault, Record, Sink, Stage, Verdict};
+use crate::pipeline::{Clock, Fault, Record, Sink};
 use crate::telemetry::Telemetry;
+use calls::Finished;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use release::Releases;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,11 +47,10 @@ const SETTLED_MAX: usize = 200_000;
 const DEAD_MAX: usize = 5_000;
 /// How often the end looks whether calls have been answered.
 const CLOSE_WAIT: Duration = Duration::from_millis(20);
-/// How long a record waits for another of its key that has to reach the target first (DOMAIN.md §4,
-/// child before parent).
-const PATIENCE: Duration = Duration::from_secs(15 * 60);
-/// Failures in a row after which the target counts as unwell and only one call probes it.
-const UNWELL_AFTER: u32 = 3;
+/// Longest wait between two tries of a parked key.
+const PARKED_WAIT_MAX: Duration = Duration::from_secs(5 * 60);
+/// Records parked in a task, at most.
+const PARKED_RECORDS_MAX: usize = 200_000;
 
 /// Drives the sink of one connector instance.
 pub struct SinkTask {
@@ -53,6 +62,7 @@ pub struct SinkTask {
     telemetry: Arc<Telemetry>,
     settings: TaskSettings,
     receipts_topic: String,
+    park_topic: Arc<str>,
     consumer: Box<dyn Consumer>,
     producer: Option<Box<dyn Producer>>,
     outbox: Outbox,
@@ -70,21 +80,17 @@ pub struct SinkTask {
     queue: Queue,
     calls: FuturesUnordered<BoxFuture<'static, Finished>>,
     target: Target,
+    /// For parked keys.
+    patience: Backoff,
+    /// Partitions of these classes are not read for now: enough of them waits.
+    held_back: [bool; CLASSES],
+    /// Partitions that the present share of the budget is for.
+    shared: usize,
+    releases: Releases,
+    /// What was told last: whether the target is down, and what is parked.
+    told: (bool, Size),
     committed_at: Timestamp,
     scratch: Vec<Record>,
-}
-
-/// What is known of the target's health.
-#[derive(Default)]
-struct Target {
-    failures: u32,
-    not_before: Timestamp,
-}
-
-struct Finished {
-    /// Each with the partition, the ownership and the time of its reading.
-    deliveries: Vec<((TopicPartition, u64, Timestamp), Delivery)>,
-    results: Vec<Result<Ack, Fault>>,
 }
 
 impl SinkTask {
@@ -122,9 +128,31 @@ impl SinkTask {
             isolation: Isolation::ReadCommitted,
         })?;
         telemetry.declare_task(&settings.label(name));
-        let whole_state = topics.iter().filter(|t| catalogue.is_compacted(t));
-        let whole_state = whole_state.map(|t| Arc::from(*t)).collect();
+        telemetry.delivery(&settings.label(name), false, 0, 0);
+        let kind_of = |topic: &&str| {
+            let class = catalogue.topic(topic).map_or(0, |t| Kind::place(t.class));
+            let whole_state = catalogue.is_compacted(topic);
+            let kind = Kind {
+                class,
+                whole_state,
+                blocks_key: !whole_state && catalogue.blocks_key(topic, "sinks"),
+            };
+            (Arc::from(*topic), kind)
+        };
+        let kinds = topics.iter().map(kind_of).collect();
+        let calls_max = sink.capabilities().calls_max.min(settings.calls_max);
+        let (label, now) = (settings.transactional_id(name, 'a'), clock.now());
         Ok(SinkTask {
+            park_topic: Arc::from(catalogue.park_topic(name)),
+            target: Target::new(label, calls_max, settings.budget, now),
+            patience: Backoff {
+                longest: PARKED_WAIT_MAX,
+                ..Backoff::default()
+            },
+            held_back: [false; CLASSES],
+            shared: 0,
+            told: Default::default(),
+            releases: Releases::default(),
             outbox: Outbox::new(codec.clone(), catalogue, name),
             receipts_topic: catalogue.receipt_topic(name),
             name: name.to_owned(),
@@ -143,9 +171,8 @@ impl SinkTask {
             astray: false,
             unsettled: false,
             age: Duration::ZERO,
-            queue: Queue::new(whole_state),
+            queue: Queue::new(kinds),
             calls: FuturesUnordered::new(),
-            target: Target::default(),
             committed_at: Timestamp::default(),
             scratch: Vec::new(),
         })
@@ -164,6 +191,20 @@ impl SinkTask {
     /// Records read and not settled.
     pub fn waiting(&self) -> usize {
         self.lanes.values().map(|l| l.open.len()).sum()
+    }
+
+    /// What is parked.
+    fn parked(&self) -> Size {
+        let mut all = Size::default();
+        for lane in self.lanes.values() {
+            all += lane.parking.size();
+        }
+        all
+    }
+
+    /// Keys that are parked, with those that wait for what becomes of a dead letter.
+    pub fn parked_keys(&self) -> usize {
+        self.parked().keys
     }
 
     /// When the oldest of them was written.
@@ -195,8 +236,14 @@ impl SinkTask {
             0
         });
         let now = self.clock.now();
+        if let Err(fault) = self.follow_releases(now) {
+            keep(fault);
+        }
         self.queue.wake(now);
-        self.dispatch(now);
+        self.wake_parked(now);
+        if let Err(fault) = self.dispatch(now) {
+            keep(fault);
+        }
         let mut finished = Vec::new();
         if !self.calls.is_empty() {
             let clock = self.clock.clone();
@@ -209,7 +256,7 @@ impl SinkTask {
                 finished.push(done);
             }
         } else if read == 0 && restoring.is_none() {
-            let wake = self.queue.next_wake();
+            let wake = self.next_wake(now);
             self.clock
                 .sleep(wait.min(wake.map_or(wait, |at| at.since(now))))
                 .await;
@@ -225,6 +272,7 @@ impl SinkTask {
             keep(fault);
         }
         self.tell_age(None);
+        self.tell_health();
         if let Some(fault) = first {
             return Err(fault);
         }
@@ -234,12 +282,20 @@ impl SinkTask {
             None if self.lanes.is_empty() => Progress::Joining,
             None if count > 0 || !self.calls.is_empty() => Progress::Worked(count),
             None => Progress::Idle {
-                until: self
-                    .queue
-                    .next_wake()
-                    .map(|at| at.max(self.target.not_before)),
+                until: self.next_wake(self.clock.now()),
             },
         })
+    }
+
+    /// When something can be done that cannot be done now.
+    fn next_wake(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let parked = self.lanes.values().filter_map(|l| l.parking.next_due());
+        let waiting = self.queue.next_wake().into_iter().chain(parked).min();
+        let free = self.target.free_at(now);
+        match self.queue.is_waiting() {
+            true => free.or(waiting),
+            false => waiting.map(|at| free.map_or(at, |free| at.max(free))),
+        }
     }
 
     /// Whether calls are under way.
@@ -300,154 +356,15 @@ impl SinkTask {
         }
     }
 
-    fn dispatch(&mut self, now: Timestamp) {
-        let capabilities = self.sink.capabilities();
-        let unwell = self.target.failures >= UNWELL_AFTER;
-        if now < self.target.not_before {
-            return;
-        }
-        let calls_max = if unwell {
-            1
-        } else {
-            capabilities.calls_max.min(self.settings.calls_max)
-        };
-        while self.calls.len() < calls_max {
-            let mut deliveries = Vec::new();
-            while deliveries.len() < capabilities.batch_records_max.max(1) {
-                let Some((key, waiting)) = self.queue.pop() else {
-                    break;
-                };
-                let Some(lane) = self.lanes.get_mut(&waiting.partition) else {
-                    continue;
-                };
-                let sent = lane.last_sent(&self.codec, &key);
-                let delivery = Delivery {
-                    key,
-                    inbound: waiting.inbound,
-                    sent,
-                    attempt: waiting.attempt + 1,
-                };
-                let read = (waiting.partition, waiting.epoch, waiting.since);
-                deliveries.push((read, delivery));
-            }
-            if deliveries.is_empty() {
-                return;
-            }
-            let sink = self.sink.clone();
-            self.calls.push(Box::pin(async move {
-                let batch: Vec<Delivery> = deliveries.iter().map(|(_, d)| d.clone()).collect();
-                let results = sink.write(&batch).await;
-                Finished {
-                    deliveries,
-                    results,
-                }
-            }));
-        }
-    }
-
-    fn finish(&mut self, finished: Finished) -> Result<usize, Fault> {
-        let now = self.clock.now();
-        let count = finished.deliveries.len();
-        if finished.results.len() != count {
-            let message = format!(
-                "{} answered {} results for {count} records",
-                self.name,
-                finished.results.len()
-            );
-            return Err(Fault::halt(Stage::Write, Code::Bug, message));
-        }
-        let mut halted = None;
-        for (((partition, epoch, since), delivery), result) in
-            finished.deliveries.into_iter().zip(finished.results)
-        {
-            let newer = self.queue.done(&partition.topic, &delivery.key, epoch);
-            let Some(lane) = self.lanes.get_mut(&partition).filter(|l| l.epoch == epoch) else {
-                continue;
-            };
-            let key = delivery.key.clone();
-            let attempt = delivery.attempt;
-            let waiting = Waiting {
-                partition: partition.clone(),
-                epoch,
-                inbound: delivery.inbound,
-                attempt,
-                since,
-            };
-            match result {
-                Ok(ack) => {
-                    self.target = Target::default();
-                    lane.answered(&self.outbox, &self.name, &key, &waiting, &ack, now);
-                    let outcome = match ack.outcome {
-                        SinkOutcome::StaleSkipped => Outcome::Superseded,
-                        SinkOutcome::DuplicateAcked => Outcome::Duplicate,
-                        _ => Outcome::Applied,
-                    };
-                    self.settle(&waiting, outcome, None);
-                }
-                Err(fault) => {
-                    self.telemetry.fault(&self.name, fault.code);
-                    match fault.verdict {
-                        Verdict::Retry { .. }
-                            if fault.code == Code::TooEarly && now.since(since) >= PATIENCE =>
-                        {
-                            tracing::warn!(sink = self.name, key = %key, code = %fault.code, cause = fault.message, "record dead-lettered: what it waits for has not come");
-                            lane.bury(waiting.inbound.record, fault, attempt);
-                        }
-                        Verdict::Reject => {
-                            self.target = Target::default();
-                            let facts = self.sink.refused(&waiting.inbound, &fault);
-                            if facts.is_empty() {
-                                tracing::warn!(sink = self.name, key = %key, code = %fault.code, cause = fault.message, "record dead-lettered");
-                                lane.bury(waiting.inbound.record, fault, attempt);
-                            } else {
-                                tracing::warn!(sink = self.name, key = %key, code = %fault.code, cause = fault.message, "refused, which is told");
-                                lane.refused(&waiting.inbound.record, fault.code.as_str(), facts);
-                            }
-                        }
-                        Verdict::Retry { after } => {
-                            // What comes too early says nothing about the target's health.
-                            match fault.code {
-                                Code::TooEarly => self.target = Target::default(),
-                                _ => self.target.failures += 1,
-                            }
-                            let wait =
-                                after.unwrap_or_else(|| self.backoff.wait(key.as_bytes(), attempt));
-                            tracing::info!(sink = self.name, key = %key, attempt, wait_ms = wait.as_millis() as u64, code = %fault.code, cause = fault.message, "will try again");
-                            if self.target.failures >= UNWELL_AFTER || after.is_some() {
-                                self.target.not_before = self.target.not_before.max(now.plus(wait));
-                            }
-                            if newer {
-                                self.settle(
-                                    &waiting,
-                                    Outcome::Superseded,
-                                    Some("a newer record of the key replaced it"),
-                                );
-                            } else {
-                                let urgency = self.sink.urgency(&waiting.inbound);
-                                self.queue.delay(key, waiting, now.plus(wait), urgency);
-                            }
-                        }
-                        Verdict::Halt => {
-                            let urgency = self.sink.urgency(&waiting.inbound);
-                            let wait = self.backoff.longest;
-                            self.target.not_before = now.plus(wait);
-                            self.queue.delay(key, waiting, now.plus(wait), urgency);
-                            halted = Some(fault);
-                        }
-                    }
-                }
-            }
-        }
-        halted.map_or(Ok(count), Err)
-    }
-
-    fn settle(&mut self, waiting: &Waiting, outcome: Outcome, reason: Option<&'static str>) {
-        if let Some(lane) = self
-            .lanes
-            .get_mut(&waiting.partition)
-            .filter(|l| l.epoch == waiting.epoch)
-        {
-            lane.settle(&waiting.inbound.record, outcome, reason);
+    /// Tells whether the target is down and what is parked.
+    fn tell_health(&mut self) {
+        let health = (self.target.is_down(), self.parked());
+        if health != self.told {
+            self.told = health;
+            let label = self.settings.label(&self.name);
+            let (is_down, parked) = health;
+            self.telemetry
+                .delivery(&label, is_down, parked.keys, parked.records);
         }
     }
 }

@@ -1,0 +1,177 @@
+//! `crossdock parked list | show`
+
+use super::connect::{self, Bootstrap, RegistryUrl};
+use super::shared;
+use crate::contract::Catalogue;
+use crate::parked::{Filter, ParkedKey, ParkedKeys, Waiting};
+use anyhow::bail;
+use serde_json::json;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Shows which keys are held up in sinks, since when, why, and what waits behind them. Nothing needs to be
+/// done: they are tried again by themselves; those that wait for a dead letter go on with it (`crossdock dlq`).
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Lists parked keys, those that are held up longest first.
+    List(List),
+    /// Shows a parked key whole: every record of its line, and what it says.
+    Show(Show),
+}
+
+#[derive(clap::Args)]
+struct Place {
+    /// Only in this sink.
+    #[arg(long)]
+    sink: Option<String>,
+    /// Only of records of this topic.
+    #[arg(long)]
+    topic: Option<String>,
+    #[command(flatten)]
+    bootstrap: Bootstrap,
+    #[command(flatten)]
+    registry: RegistryUrl,
+    /// Print JSON: one object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+struct List {
+    /// Only held up with this code.
+    #[arg(long)]
+    code: Option<String>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(clap::Args)]
+struct Show {
+    /// The key, as `list` prints it.
+    key: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Runs the command. Exit code 1 where `show` finds no such key.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    shared::log_output(shared::ONE_SHOT);
+    match args.command {
+        Command::List(args) => list(&args),
+        Command::Show(args) => show(&args),
+    }
+}
+
+impl Place {
+    fn with<T>(
+        &self,
+        key: Option<&str>,
+        code: Option<&str>,
+        act: impl FnOnce(&ParkedKeys<'_>, &Filter) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let configuration = self.bootstrap.configuration()?;
+        let log = connect::configured_log(&self.bootstrap, &configuration)?;
+        let registry = connect::configured_registry(&self.registry, &configuration, &log)?;
+        let codec = shared::codec(registry);
+        let parked = ParkedKeys {
+            log: log.as_ref(),
+            codec: &codec,
+            catalogue: Catalogue::compiled(),
+        };
+        let filter = Filter {
+            sink: self.sink.clone(),
+            topic: self.topic.clone(),
+            key: key.map(str::to_owned),
+            code: code.map(str::to_owned),
+        };
+        act(&parked, &filter)
+    }
+}
+
+fn list(args: &List) -> anyhow::Result<ExitCode> {
+    let place = &args.place;
+    place.with(None, args.code.as_deref(), |parked, filter| {
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        let keys = parked.list(filter)?;
+        for key in &keys {
+            match place.json {
+                true => writeln!(out, "{}", serde_json::to_string(key)?)?,
+                false => write_key(&mut out, key)?,
+            }
+        }
+        out.flush()?;
+        if !place.json {
+            let behind: usize = keys.iter().map(|k| k.behind).sum();
+            let letters = keys.iter().filter(|k| k.waits_for_letter()).count();
+            eprintln!(
+                "{} keys parked, {behind} records behind them; {letters} wait for a dead letter",
+                keys.len()
+            );
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn write_key(out: &mut dyn Write, key: &ParkedKey) -> std::io::Result<()> {
+    let next = match key.next_attempt_at {
+        Some(at) => format!("tried {} times, next at {at}", key.attempts),
+        None => "waits for its dead letter".to_owned(),
+    };
+    writeln!(
+        out,
+        "{}  {}  in {} since {}, {} behind, {next}\n    {}: {}",
+        key.key, key.topic, key.sink, key.since, key.behind, key.code, key.message
+    )
+}
+
+fn show(args: &Show) -> anyhow::Result<ExitCode> {
+    let place = &args.place;
+    place.with(Some(&args.key), None, |parked, filter| {
+        let keys = parked.list(filter)?;
+        if keys.is_empty() {
+            bail!(
+                "nothing is parked under {}; `crossdock parked list` says what is",
+                args.key
+            );
+        }
+        let mut out = std::io::stdout().lock();
+        for key in &keys {
+            let line = parked.line(key)?;
+            if place.json {
+                writeln!(out, "{}", json!({"parked": key, "line": line}))?;
+                continue;
+            }
+            write_key(&mut out, key)?;
+            for waiting in &line {
+                write_waiting(&mut out, waiting)?;
+            }
+            if key.waits_for_letter() {
+                writeln!(
+                    out,
+                    "  remedy      `crossdock dlq list --key {}`, then edit and redrive the letter, or discard it",
+                    key.key
+                )?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn write_waiting(out: &mut dyn Write, waiting: &Waiting) -> std::io::Result<()> {
+    let says = match (&waiting.event, &waiting.unreadable) {
+        (Some(event), _) => event.to_string(),
+        (None, Some(why)) => format!("cannot be read: {why}"),
+        (None, None) => "dead-lettered".to_owned(),
+    };
+    writeln!(
+        out,
+        "  {}  {}\n      {says}",
+        waiting.record, waiting.written_at
+    )
+}
