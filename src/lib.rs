@@ -24,6 +24,7 @@ pub mod pipeline;
 pub mod processors;
 pub mod registry;
 pub mod runtime;
+pub mod simulate;
 pub mod state;
 pub mod telemetry;
 pub mod topics;

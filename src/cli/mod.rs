@@ -14,6 +14,7 @@ mod registry;
 mod run;
 mod schemas;
 mod shared;
+mod simulate;
 mod topics;
 mod verify;
 
@@ -32,6 +33,9 @@ pub struct Cli {
 enum Command {
     /// Shows the whole landscape in one process, on real sales, and balances the books.
     Demo(demo::Args),
+    /// Plays thousands of days that go wrong, each from a seed, and judges them; exit code 1 when a
+    /// rule does not hold.
+    Simulate(simulate::Args),
     /// Runs connectors and processors by name: the form in which they are deployed.
     Run(run::Args),
     /// Balances the ledger from the log; exit code 1 when it does not balance.
@@ -65,6 +69,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Demo(args) => demo::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Run(args) => run::run(args),
         Command::Verify(args) => verify::run(&args),
         Command::Explain(args) => explain::run(args),

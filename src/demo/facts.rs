@@ -9,7 +9,7 @@ use crate::domain::{Decimal, Timestamp, compound_key, event_id};
 use crate::pipeline::SourceRecord;
 use uuid::Uuid;
 
-pub(super) fn meta(
+pub(crate) fn meta(
     event_type: &str,
     source: &str,
     record: &str,
@@ -31,7 +31,7 @@ pub(super) fn meta(
     }
 }
 
-pub(super) fn snapshot(
+pub(crate) fn snapshot(
     source: &str,
     sku: &str,
     location: &str,
@@ -60,7 +60,7 @@ pub(super) fn snapshot(
 
 /// What a shopper wants of a reservation.
 #[derive(Clone)]
-pub(super) struct Wish {
+pub(crate) struct Wish {
     pub reservation: Uuid,
     pub order: Text,
     pub sku: Text,
@@ -69,7 +69,7 @@ pub(super) struct Wish {
     pub expires_at: Timestamp,
 }
 
-pub(super) fn command(
+pub(crate) fn command(
     wish: &Wish,
     action: ReservationAction,
     location: &str,
@@ -99,6 +99,6 @@ pub(super) fn command(
     }
 }
 
-pub(super) fn whole(quantity: i64) -> Decimal {
+pub(crate) fn whole(quantity: i64) -> Decimal {
     Decimal::from_units(quantity.saturating_mul(Decimal::ONE.units()))
 }

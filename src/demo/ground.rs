@@ -38,7 +38,7 @@ const PROCESSORS: [&str; 10] = [
 ];
 
 /// The processors that take part.
-pub(super) fn taking_part() -> impl Iterator<Item = &'static processors::Registered> {
+pub(crate) fn taking_part() -> impl Iterator<Item = &'static processors::Registered> {
     let all = processors::ALL.iter();
     all.filter(|p| PROCESSORS.contains(&p.descriptor.name))
 }
@@ -232,6 +232,6 @@ fn reader(log: &dyn Log) -> Result<Box<dyn Reader>, Fault> {
     Ok(log.reader(&from, Isolation::ReadCommitted)?)
 }
 
-pub(super) fn setup(message: impl Into<String>) -> Fault {
+pub(crate) fn setup(message: impl Into<String>) -> Fault {
     Fault::halt(Stage::Read, Code::Configuration, message)
 }

@@ -148,6 +148,7 @@ impl Landscape {
             faults: self.market.faults(),
             sinks: self.crew.sinks_settle(),
             leak: self.crew.find(CANARY.as_bytes())?,
+            skew: Duration::ZERO,
         })
     }
 

@@ -9,18 +9,18 @@
 mod clock;
 mod crew;
 mod day;
-mod facts;
-mod ground;
-mod invariants;
+pub(crate) mod facts;
+pub(crate) mod ground;
+pub(crate) mod invariants;
 mod landscape;
 mod prompt;
 mod report;
 pub mod scenario;
-mod systems;
+pub(crate) mod systems;
 mod tally;
 #[cfg(test)]
 mod tests;
-mod traders;
+pub(crate) mod traders;
 
 pub use day::{Front, Observer, Phase, Picture};
 pub use invariants::Verdicts;

@@ -2,13 +2,19 @@
 
 use crate::codec::Codec;
 use crate::log::{Isolation, Log, LogError, Offset, Reader, TopicPartition};
-use crate::pipeline::{Processor, Record};
+use crate::pipeline::{Fault, Processor, Record, Verdict};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Follows the table topics of a processor.
+#[derive(Default)]
 pub(super) struct Tables {
     reader: Option<Box<dyn Reader>>,
+    /// Read, and not taken in.
+    waiting: VecDeque<Record>,
+    /// Entities must be looked at again for what was taken in so far.
+    revisit: bool,
     scratch: Vec<Record>,
 }
 
@@ -16,10 +22,7 @@ impl Tables {
     /// Opens the tables at their beginning.
     pub fn open(log: &Arc<dyn Log>, topics: &[&str]) -> Result<Self, LogError> {
         if topics.is_empty() {
-            return Ok(Tables {
-                reader: None,
-                scratch: Vec::new(),
-            });
+            return Ok(Tables::default());
         }
         let mut from = Vec::new();
         for existing in log
@@ -46,47 +49,54 @@ impl Tables {
         let reader = log.reader(&from, Isolation::ReadCommitted)?;
         Ok(Tables {
             reader: Some(reader),
-            scratch: Vec::new(),
+            ..Tables::default()
         })
     }
 
     /// Whether everything that stood in the tables when they were opened has been taken in.
     pub fn caught_up(&self) -> bool {
-        self.reader.as_ref().is_none_or(|r| r.caught_up())
+        self.waiting.is_empty() && self.reader.as_ref().is_none_or(|r| r.caught_up())
     }
 
     /// Hands what is new to the processor. Returns whether entities must be looked at again.
     ///
-    /// A record that cannot be decoded is logged and left out: a table is reference data written by
+    /// A record that can never be decoded is logged and left out: a table is reference data written by
     /// a connector, whose own reader dead-letters it.
+    ///
+    /// # Errors
+    /// When the log does not answer, or the registry for a schema that is not known yet. Nothing is
+    /// lost: what could not be taken in waits for the next call.
     pub fn follow(
         &mut self,
         processor: &mut dyn Processor,
         codec: &Codec,
         wait: Duration,
-    ) -> Result<bool, LogError> {
+    ) -> Result<bool, Fault> {
         let Some(reader) = &mut self.reader else {
             return Ok(false);
         };
-        let mut revisit = false;
-        reader.poll(10_000, wait, &mut self.scratch)?;
-        for record in self.scratch.drain(..) {
+        if self.waiting.is_empty() {
+            reader.poll(10_000, wait, &mut self.scratch)?;
+            self.waiting.extend(self.scratch.drain(..));
+        }
+        while let Some(record) = self.waiting.front() {
             let topic = &record.origin.topic;
-            let Some(Ok(key)) = record.key.as_deref().map(std::str::from_utf8) else {
-                tracing::warn!(record = %record.origin, "table record without a readable key left out");
-                continue;
-            };
-            if record.value.is_none() {
-                revisit |= processor.table(topic, key, None);
-                continue;
-            }
-            match codec.decode(&record) {
-                Ok(event) => revisit |= processor.table(topic, key, Some(&event)),
-                Err(fault) => {
-                    tracing::warn!(record = %record.origin, %fault, "table record left out")
+            let key = record.key.as_deref().map(std::str::from_utf8);
+            match (key, &record.value) {
+                (Some(Ok(key)), None) => self.revisit |= processor.table(topic, key, None),
+                (Some(Ok(key)), Some(_)) => match codec.decode(record) {
+                    Ok(event) => self.revisit |= processor.table(topic, key, Some(&event)),
+                    Err(fault) if fault.verdict == Verdict::Reject => {
+                        tracing::warn!(record = %record.origin, %fault, "table record left out")
+                    }
+                    Err(fault) => return Err(fault),
+                },
+                _ => {
+                    tracing::warn!(record = %record.origin, "table record without a readable key left out")
                 }
             }
+            self.waiting.pop_front();
         }
-        Ok(revisit)
+        Ok(std::mem::take(&mut self.revisit))
     }
 }

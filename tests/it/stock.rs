@@ -559,3 +559,21 @@ fn every_kind_of_poison_becomes_one_dead_letter_and_the_next_record_is_processed
         poison.len() as i64
     );
 }
+
+/// A table was read once: what could not be decoded then, for the registry was away, was never offered.
+#[test]
+fn a_channel_that_cannot_be_decoded_yet_is_taken_in_once_the_registry_is_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let world = World::new();
+    world.send(topic::CHANNEL_CHANGE, "web", channel("web", &["dc"]));
+    world.send(topic::STOCK_CHANGE, "A|dc", sale("A", "dc", 1, -4));
+    world.registry.0.store(true, Ordering::SeqCst);
+    let mut ledger = world.task_in("stock-ledger", "one", folder.path());
+    for _ in 0..20 {
+        let _ = ledger.step(Duration::ZERO);
+    }
+    world.registry.0.store(false, Ordering::SeqCst);
+    world.settle(&mut [&mut ledger]);
+    let offered = &levels(&world)["A|dc"].ats_by_channel;
+    assert_eq!(offered.get("web"), Some(&Decimal::from(4)));
+}

@@ -1,6 +1,6 @@
 //! A deployment on the embedded log whose time and schedule belong to the test.
 
-use crossdock::codec::{Codec, SchemaError, SchemaSource};
+use crossdock::codec::Codec;
 use crossdock::contract::event::{Event, EventMeta, Origin, PositionKind};
 use crossdock::contract::{Catalogue, Tier, topic};
 use crossdock::domain::{Timestamp, event_id};
@@ -11,9 +11,10 @@ use crossdock::log::{
 use crossdock::pipeline::{Clock, Headers, Record};
 use crossdock::processors;
 use crossdock::runtime::{ProcessorTask, Progress, TaskSettings};
+use crossdock::simulate::Schemas;
 use crossdock::telemetry::Telemetry;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -46,46 +47,6 @@ impl Clock for TestClock {
     }
 }
 
-/// Knows every compiled contract under its place in the list.
-pub struct Compiled;
-
-impl SchemaSource for Compiled {
-    fn schema(&self, id: u32) -> Result<String, SchemaError> {
-        let known = Event::CONTRACTS.get(id as usize);
-        known
-            .map(|(_, schema)| (*schema).to_owned())
-            .ok_or(SchemaError::NotFound)
-    }
-    fn id(&self, _subject: &str, schema: &str) -> Result<u32, SchemaError> {
-        let found = Event::CONTRACTS.iter().position(|(_, s)| *s == schema);
-        found.map(|i| i as u32).ok_or(SchemaError::NotFound)
-    }
-}
-
-/// As [`Compiled`], and does not answer while it is down.
-#[derive(Default)]
-pub struct Registry(pub AtomicBool);
-
-impl SchemaSource for Registry {
-    fn schema(&self, id: u32) -> Result<String, SchemaError> {
-        self.answers()?;
-        Compiled.schema(id)
-    }
-    fn id(&self, subject: &str, schema: &str) -> Result<u32, SchemaError> {
-        self.answers()?;
-        Compiled.id(subject, schema)
-    }
-}
-
-impl Registry {
-    fn answers(&self) -> Result<(), SchemaError> {
-        match self.0.load(Ordering::SeqCst) {
-            true => Err(SchemaError::Unavailable("it is down".into())),
-            false => Ok(()),
-        }
-    }
-}
-
 /// Everything that a log can be made to do wrong once.
 pub const FAULTS: [Injected; 7] = [
     Injected::CommitLost,
@@ -103,7 +64,7 @@ pub const SOURCE: &str = "till";
 
 pub struct World {
     pub log: EmbeddedLog,
-    pub registry: Arc<Registry>,
+    pub registry: Arc<Schemas>,
     pub clock: Arc<TestClock>,
     pub codec: Arc<Codec>,
     pub telemetry: Arc<Telemetry>,
@@ -139,7 +100,7 @@ impl World {
             };
             log.create(&spec).expect("a new topic");
         }
-        let codec = Arc::new(Codec::new(Arc::new(Compiled), catalogue));
+        let codec = Arc::new(Codec::new(Arc::new(Schemas::default()), catalogue));
         World {
             log,
             clock,

@@ -18,7 +18,7 @@ use std::fmt;
 use uuid::Uuid;
 
 /// The topics that are read.
-pub(in crate::demo) const TOPICS: [&str; 24] = [
+pub(crate) const TOPICS: [&str; 24] = [
     topic::STOCK_CHANGE,
     topic::STOCK_SNAPSHOT,
     topic::STOCK_POLICY,
@@ -123,7 +123,7 @@ pub(super) struct Transfer {
 
 /// Everything that was read.
 #[derive(Default)]
-pub(in crate::demo) struct Books {
+pub(crate) struct Books {
     pub(super) positions: BTreeMap<Text, Position>,
     pub(super) transfers: BTreeMap<Text, Transfer>,
     pub(super) availability: BTreeMap<Text, At<AvailabilityChanged>>,
@@ -205,6 +205,17 @@ impl Books {
             Event::BusinessException(e) => self.money.case(e, origin),
             _ => {}
         }
+    }
+
+    /// Takes in a record that nobody can read.
+    pub fn unreadable(&mut self, record: &Record) {
+        self.outcomes.written(&record.origin);
+    }
+
+    /// What the newest level of a position calls sellable.
+    pub fn sellable(&self, key: &str) -> Option<Decimal> {
+        let level = self.positions.get(key)?.level.as_ref()?;
+        Some(level.event.sellable)
     }
 
     /// Invariant 7.

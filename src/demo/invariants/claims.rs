@@ -10,6 +10,7 @@ use crate::contract::event::{
 use crate::contract::topic;
 use crate::domain::{Decimal, Timestamp, compound_key};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// What the claims of a position come to.
@@ -123,7 +124,7 @@ pub(super) fn claimed(books: &Books, position: &Position) -> Claimed {
 
 /// Invariant 4: along each position's decisions, what was available is computed anew from the claims
 /// that the decisions before left, and nothing strict was granted beyond it.
-pub(super) fn grants(books: &Books) -> Judged {
+pub(super) fn grants(books: &Books, skew: Duration) -> Judged {
     for position in books.positions.values() {
         let mut replay = Replay::new(books, position);
         for At { origin, event: d } in &position.decisions {
@@ -136,7 +137,7 @@ pub(super) fn grants(books: &Books) -> Judged {
                     d.reserved_before
                 ));
             }
-            let (least, most) = sellable_before(position, d);
+            let (least, most) = sellable_before(position, d, skew);
             if d.sellable_before < least || d.sellable_before > most {
                 return Err(format!(
                     "{key}: the decision took {} as sellable, the facts until then give {least} to {most}: {origin}",
@@ -167,12 +168,17 @@ pub(super) fn grants(books: &Books) -> Judged {
 }
 
 /// Between what and what the sellable stock can have been at a decision: the level that it names,
-/// and the facts recorded since, in whatever order they came.
-fn sellable_before(position: &Position, d: &ReservationDecision) -> (Decimal, Decimal) {
+/// and the facts recorded since, in whatever order they came; clocks may be `skew` apart.
+fn sellable_before(
+    position: &Position,
+    d: &ReservationDecision,
+    skew: Duration,
+) -> (Decimal, Decimal) {
     let version = usize::try_from(d.level_version).unwrap_or_default();
     let level = version.checked_sub(1).and_then(|v| position.history.get(v));
     let (base, since) = level.copied().unwrap_or_default();
-    let within = |at: Timestamp| at >= since && at <= d.meta.recorded_at;
+    let (since, until) = (since.minus(skew), d.meta.recorded_at.plus(skew));
+    let within = |at: Timestamp| at >= since && at <= until;
     let (mut least, mut most) = (base, base);
     let widen = |c: &Change, least: &mut Decimal, most: &mut Decimal| {
         *least += c.buckets[0].min(Decimal::ZERO);

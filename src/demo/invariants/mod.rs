@@ -13,7 +13,7 @@ mod outcomes;
 #[cfg(test)]
 mod tests;
 
-pub(super) use books::{Books, TOPICS};
+pub(crate) use books::{Books, TOPICS};
 
 use super::systems::Entry;
 use crate::contract::event::Text;
@@ -21,6 +21,7 @@ use crate::domain::{Decimal, Timestamp, compound_key, split_key};
 use crate::verify::Ledger;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Number of each invariant → `ok`, or why it does not hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -28,7 +29,7 @@ use std::collections::BTreeMap;
 pub struct Verdicts(pub BTreeMap<u32, String>);
 
 /// What each invariant says, for people.
-pub(super) const WORDING: [(u32, &str); 16] = [
+pub(crate) const WORDING: [(u32, &str); 16] = [
     (1, "every record has one outcome, and none still waits"),
     (2, "stock equals an independent fold of the facts"),
     (3, "out on transfer = arrived + on the way + lost"),
@@ -58,7 +59,7 @@ impl Verdicts {
 type Judged = Result<(), String>;
 
 /// What a storefront shows.
-pub(super) struct Shown {
+pub(crate) struct Shown {
     pub name: String,
     pub channel: String,
     /// By SKU.
@@ -67,7 +68,7 @@ pub(super) struct Shown {
 
 /// An exception that what was done must lead to.
 #[derive(Clone)]
-pub(super) struct Expected {
+pub(crate) struct Expected {
     pub code: Text,
     /// The order; empty for a payout.
     pub order: Text,
@@ -75,7 +76,7 @@ pub(super) struct Expected {
 
 /// What the systems around say, and what is known of the run.
 #[derive(Default)]
-pub(super) struct Around<'a> {
+pub(crate) struct Around<'a> {
     /// The ledger of each system, by its name.
     pub systems: Vec<(String, Vec<Entry>)>,
     pub faults: &'a [Expected],
@@ -83,6 +84,8 @@ pub(super) struct Around<'a> {
     pub sinks: Vec<(String, String)>,
     /// Where a customer's name or address was found in the log.
     pub leak: Option<String>,
+    /// How far clocks may be apart.
+    pub skew: Duration,
 }
 
 impl Around<'_> {
@@ -102,7 +105,7 @@ impl Around<'_> {
 }
 
 /// Judges a landscape at rest, at the time `end` of its clock.
-pub(super) fn judge(
+pub(crate) fn judge(
     books: &Books,
     ledger: &Ledger,
     shown: &[Shown],
@@ -113,8 +116,8 @@ pub(super) fn judge(
         (1, outcomes::judge(books, ledger, &around.sinks)),
         (2, levels::conservation(books)),
         (3, levels::transfers(books)),
-        (4, claims::grants(books)),
-        (5, claims::balance(books, end)),
+        (4, claims::grants(books, around.skew)),
+        (5, claims::balance(books, end.minus(around.skew))),
         (6, orders::buckets(books)),
         (7, books.versions()),
         (8, orders::in_erp(books, around)),

@@ -95,6 +95,7 @@ fn judged_with(
         faults: &sound.faults,
         sinks: sound.sinks.clone(),
         leak: None,
+        skew: Duration::ZERO,
     };
     around(&mut shown, &mut said);
     judge(&books, &sound.ledger, &shown, &said, sound.end)

@@ -320,6 +320,7 @@ impl Stage {
                 .crew
                 .find(CANARY.as_bytes())
                 .map_err(|f| f.to_string())?,
+            skew: Duration::ZERO,
         };
         let books = &self.crew.books;
         let verdicts = invariants::judge(books, &ledger, &shown, &around, self.crew.now());

@@ -23,7 +23,7 @@ const WINDOW: usize = 12;
 
 /// A line of a ledger.
 #[derive(Clone, Debug)]
-pub(in crate::demo) struct Entry {
+pub(crate) struct Entry {
     pub at: Timestamp,
     pub kind: &'static str,
     pub fields: Map<String, Value>,
@@ -41,14 +41,14 @@ impl Entry {
 
 /// How a system's messages go wrong on their way.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::demo) struct Tricks {
+pub(crate) struct Tricks {
     pub seed: u64,
     /// Share of the records that come twice.
     pub twice: f64,
 }
 
 /// What a system has on its desk.
-pub(in crate::demo) struct Desk {
+pub(crate) struct Desk {
     name: Text,
     clock: Arc<dyn Clock>,
     /// Number of the first record in the outbox, from 1.
@@ -102,6 +102,10 @@ impl Desk {
     /// What it tells from now on is told only so much later.
     pub fn set_delay(&mut self, delay: Duration) {
         self.delay = delay;
+    }
+    /// Whether it has anything to tell that was not taken yet.
+    pub fn has_news(&self) -> bool {
+        !self.outbox.is_empty()
     }
     /// When it tells next of what it has kept back.
     pub fn next_due(&self) -> Option<Timestamp> {
@@ -179,7 +183,7 @@ fn micros(at: Timestamp) -> String {
 }
 
 /// A system around Crossdock.
-pub(in crate::demo) trait System: Send + 'static {
+pub(crate) trait System: Send + 'static {
     fn desk(&self) -> &Desk;
     fn desk_mut(&mut self) -> &mut Desk;
     /// Topics that its sink reads.
@@ -195,10 +199,10 @@ pub(in crate::demo) trait System: Send + 'static {
 }
 
 /// The source of a system.
-pub(in crate::demo) struct Teller<S: System>(pub Shared<S>);
+pub(crate) struct Teller<S: System + ?Sized>(pub Shared<S>);
 
 #[async_trait::async_trait]
-impl<S: System> Source for Teller<S> {
+impl<S: System + ?Sized> Source for Teller<S> {
     async fn poll(&mut self, _shard: &str, cursor: Option<&Cursor>) -> Result<SourceBatch, Fault> {
         let mut system = open(&self.0);
         let desk = system.desk_mut();
@@ -243,7 +247,7 @@ impl<S: System> Source for Teller<S> {
 }
 
 /// The sink of a system.
-pub(in crate::demo) struct Listener<S: System>(pub Shared<S>);
+pub(crate) struct Listener<S: System>(pub Shared<S>);
 
 #[async_trait::async_trait]
 impl<S: System> Sink for Listener<S> {

@@ -17,7 +17,7 @@ const DAY: i64 = 86_400_000_000;
 
 /// What the ERP sells, and how.
 #[derive(Clone, Debug, Default)]
-pub(in crate::demo) struct Terms {
+pub(crate) struct Terms {
     /// SKUs in its catalogue.
     pub skus: BTreeSet<Text>,
     /// Currencies in which it keeps books.
@@ -43,7 +43,7 @@ struct Sale {
 }
 
 /// The ERP.
-pub(in crate::demo) struct Erp {
+pub(crate) struct Erp {
     desk: Desk,
     terms: Terms,
     sales: BTreeMap<Text, Sale>,

@@ -9,14 +9,14 @@ use crate::demo::crew::Crew;
 use crate::demo::ground::Ground;
 use crate::demo::invariants::Shown;
 use crate::domain::{Decimal, Timestamp};
-use crate::pipeline::Fault;
+use crate::pipeline::{Clock, Fault};
 use crate::topics::Readers;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 /// The systems.
-pub(in crate::demo) struct Estate {
+pub(crate) struct Estate {
     /// By channel.
     pub fronts: BTreeMap<Text, Shared<Storefront>>,
     /// By location.
@@ -27,7 +27,7 @@ pub(in crate::demo) struct Estate {
 }
 
 /// Which systems there are.
-pub(in crate::demo) struct Plan {
+pub(crate) struct Plan {
     /// Channels.
     pub fronts: Vec<Text>,
     /// Locations and what they are.
@@ -60,9 +60,9 @@ fn shared<S>(system: S) -> Shared<S> {
 }
 
 impl Estate {
-    /// Builds the systems and lets them take part.
-    pub fn join(plan: &Plan, ground: &Ground, crew: &mut Crew) -> Result<Estate, Fault> {
-        let desk = |name: Text| Desk::new(name, ground.clock.clone());
+    /// Builds the systems; `clock` is theirs.
+    pub fn build(plan: &Plan, clock: &Arc<dyn Clock>) -> Estate {
+        let desk = |name: Text| Desk::new(name, clock.clone());
         let fronts = plan.fronts.iter().map(|channel| {
             let desk = desk(named("storefront", channel));
             (
@@ -77,13 +77,23 @@ impl Estate {
                 shared(Node::new(desk, location.clone(), *kind)),
             )
         });
-        let estate = Estate {
+        Estate {
             fronts: fronts.collect(),
             nodes: nodes.collect(),
             erp: shared(Erp::new(desk("erp".into()), plan.terms.clone())),
             psp: shared(Psp::new(desk("psp".into()))),
             service: shared(Service::new(desk("service".into()))),
-        };
+        }
+    }
+
+    /// Builds the systems and lets them take part.
+    pub(in crate::demo) fn join(
+        plan: &Plan,
+        ground: &Ground,
+        crew: &mut Crew,
+    ) -> Result<Estate, Fault> {
+        let clock: Arc<dyn Clock> = ground.clock.clone();
+        let estate = Estate::build(plan, &clock);
         // Money may be taken before the order is heard of.
         take_part(ground, crew, "psp", &estate.psp)?;
         for (channel, front) in &estate.fronts {

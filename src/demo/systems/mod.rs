@@ -14,13 +14,13 @@ mod psp;
 mod service;
 mod storefront;
 
-pub(in crate::demo) use desk::{Desk, Entry, Listener, System, Teller, Tricks};
-pub(in crate::demo) use erp::{Erp, Terms};
-pub(in crate::demo) use estate::{Estate, Plan};
-pub(in crate::demo) use node::{Node, ReturnedLine};
-pub(in crate::demo) use psp::Psp;
-pub(in crate::demo) use service::{Allocation, Service};
-pub(in crate::demo) use storefront::{CANARY, Issued, Storefront};
+pub(crate) use desk::{Desk, Entry, Listener, System, Teller, Tricks};
+pub(crate) use erp::{Erp, Terms};
+pub(crate) use estate::{Estate, Plan};
+pub(crate) use node::{Node, ReturnedLine};
+pub(crate) use psp::Psp;
+pub(crate) use service::{Allocation, Service};
+pub(crate) use storefront::{CANARY, Issued, Storefront};
 
 use crate::contract::event::{Money, OrderSnapshot, Text};
 use crate::domain::money::{Currency, Money as Exact, Rounding};
@@ -28,17 +28,17 @@ use crate::domain::{Decimal, order_id};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The provider that all payments go through.
-pub(in crate::demo) const PSP: &str = "psp";
+pub(crate) const PSP: &str = "psp";
 
 /// A system that its source, its sink and its driver share.
-pub(in crate::demo) type Shared<S> = Arc<Mutex<S>>;
+pub(crate) type Shared<S> = Arc<Mutex<S>>;
 
-pub(in crate::demo) fn open<S: ?Sized>(shared: &Mutex<S>) -> MutexGuard<'_, S> {
+pub(crate) fn open<S: ?Sized>(shared: &Mutex<S>) -> MutexGuard<'_, S> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The id of an order of a channel.
-pub(in crate::demo) fn id_of(order: &OrderSnapshot) -> Text {
+pub(crate) fn id_of(order: &OrderSnapshot) -> Text {
     let id = order_id("default", &order.channel_id, &order.channel_order_id);
     compact_str::format_compact!("{id}")
 }
@@ -52,7 +52,7 @@ fn amount(amount: Decimal, currency: &str) -> Money {
 
 /// What `units` of a line cost: net and tax. Shares of one line add up to its total whatever parts it
 /// is taken in: `before` units were charged already.
-pub(in crate::demo) fn share(
+pub(crate) fn share(
     order: &OrderSnapshot,
     line: &str,
     before: Decimal,

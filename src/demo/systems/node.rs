@@ -26,7 +26,7 @@ struct Fulfilment {
 
 /// Units that come back.
 #[derive(Clone, Debug)]
-pub(in crate::demo) struct ReturnedLine {
+pub(crate) struct ReturnedLine {
     pub line: Text,
     pub sku: Text,
     pub quantity: Decimal,
@@ -36,7 +36,7 @@ pub(in crate::demo) struct ReturnedLine {
 }
 
 /// The node.
-pub(in crate::demo) struct Node {
+pub(crate) struct Node {
     desk: Desk,
     location: Text,
     kind: NodeType,
@@ -125,6 +125,19 @@ impl Node {
             StockReason::Receipt,
             Movement::default(),
         );
+    }
+    /// What lies here, by SKU.
+    pub fn shelf(&self) -> &BTreeMap<Text, Decimal> {
+        &self.shelf
+    }
+    /// Whoever reserved goods takes them along.
+    pub fn hand_out(&mut self, sku: &str, quantity: Decimal, reservation: uuid::Uuid) {
+        let states = (StockState::Sellable, StockState::Customer);
+        let why = Movement {
+            reservation: Some(reservation),
+            ..Movement::default()
+        };
+        self.moved(sku, quantity, states, StockReason::Shipment, why);
     }
     /// A customer takes goods along from a till.
     pub fn sell(&mut self, sku: &str, quantity: Decimal) {

@@ -48,7 +48,7 @@ struct Movement {
 }
 
 /// The provider.
-pub(in crate::demo) struct Psp {
+pub(crate) struct Psp {
     desk: Desk,
     payments: BTreeMap<Text, Payment>,
     keys: BTreeMap<Text, Paid>,

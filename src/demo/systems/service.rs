@@ -12,14 +12,14 @@ use serde_json::json;
 use uuid::Uuid;
 
 /// Customer service.
-pub(in crate::demo) struct Service {
+pub(crate) struct Service {
     desk: Desk,
     asked: i64,
 }
 
 /// What money is asked for.
 #[derive(Clone, Debug)]
-pub(in crate::demo) struct Allocation {
+pub(crate) struct Allocation {
     pub line: Option<Text>,
     pub quantity: Decimal,
     pub net: Decimal,

@@ -12,10 +12,10 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What every address of a customer ends with: nobody but the storefront may know one.
-pub(in crate::demo) const CANARY: &str = "@canary.invalid";
+pub(crate) const CANARY: &str = "@canary.invalid";
 
 /// The storefront of one channel.
-pub(in crate::demo) struct Storefront {
+pub(crate) struct Storefront {
     desk: Desk,
     channel: Text,
     /// Its orders, and how often it told of each.
@@ -29,7 +29,7 @@ pub(in crate::demo) struct Storefront {
 }
 
 /// Money that the storefront has paid back by itself.
-pub(in crate::demo) struct Issued<'a> {
+pub(crate) struct Issued<'a> {
     pub order: &'a str,
     pub amount: Decimal,
     pub currency: &'a str,

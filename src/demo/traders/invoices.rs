@@ -17,7 +17,7 @@ const LINES_MAX: usize = 5;
 
 /// A line of an invoice.
 #[derive(Clone, Debug)]
-pub(in crate::demo) struct Sold {
+pub(crate) struct Sold {
     pub sku: String,
     pub quantity: Decimal,
     pub price: Decimal,
@@ -27,13 +27,13 @@ pub(in crate::demo) struct Sold {
 
 /// An invoice.
 #[derive(Clone, Debug)]
-pub(in crate::demo) struct Invoice {
+pub(crate) struct Invoice {
     pub number: String,
     pub lines: Vec<Sold>,
 }
 
 /// Some invoices of the data, in its order: those of which something came back, and others.
-pub(in crate::demo) fn invoices(path: &Path) -> Result<Vec<Invoice>, Fault> {
+pub(crate) fn invoices(path: &Path) -> Result<Vec<Invoice>, Fault> {
     let mut returned: BTreeMap<(String, String), Decimal> = BTreeMap::new();
     read(path, |row| {
         if row.number.starts_with('C') {

@@ -20,11 +20,11 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Where customers order.
-pub(in crate::demo) const SHOP: &str = "shop";
+pub(crate) const SHOP: &str = "shop";
 /// Who ships: a third party's warehouse.
-pub(in crate::demo) const DEPOT: &str = "3pl";
+pub(crate) const DEPOT: &str = "3pl";
 /// Where customers pick up.
-pub(in crate::demo) const CORNER: &str = "corner";
+pub(crate) const CORNER: &str = "corner";
 const CURRENCY: &str = "GBP";
 /// The round in which the first orders are placed: until then everybody knows which locations serve whom.
 const OPENING: usize = 6;
@@ -93,7 +93,7 @@ struct Deal {
 }
 
 /// The market.
-pub(in crate::demo) struct Market {
+pub(crate) struct Market {
     seed: u64,
     waiting: VecDeque<(usize, Invoice)>,
     deals: BTreeMap<Text, Deal>,
@@ -104,15 +104,20 @@ pub(in crate::demo) struct Market {
 
 impl Market {
     pub fn new(path: &Path, seed: u64) -> Result<Market, Fault> {
-        let waiting = invoices(path)?.into_iter().enumerate().collect();
-        Ok(Market {
+        let invoices = invoices(path)?.into_iter().enumerate().collect();
+        Ok(Market::of(invoices, seed))
+    }
+
+    /// Of these invoices; what becomes of each follows from its number.
+    pub fn of(invoices: VecDeque<(usize, Invoice)>, seed: u64) -> Market {
+        Market {
             seed,
-            waiting,
+            waiting: invoices,
             deals: BTreeMap::new(),
             returns: 0,
             faults: Vec::new(),
             told: Vec::new(),
-        })
+        }
     }
 
     /// The systems that it needs.

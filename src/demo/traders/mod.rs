@@ -11,7 +11,8 @@ mod shoppers;
 mod tills;
 
 pub(super) use erp::Erp;
-pub(super) use market::{CORNER, DEPOT as THIRD_PARTY, Market, SHOP};
+pub(crate) use invoices::{Invoice, Sold};
+pub(crate) use market::{CORNER, DEPOT as THIRD_PARTY, Market, SHOP};
 pub(super) use shoppers::Shoppers;
 pub(super) use tills::Tills;
 

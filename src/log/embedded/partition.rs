@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Records are copied into buffers of this size.
+/// Records are copied into buffers of this size; the first ones are smaller, for most partitions hold
+/// little.
 const CHUNK_BYTES: usize = 256 << 10;
+const CHUNK_BYTES_FIRST: usize = 2 << 10;
 /// A compacted partition is compacted when it has grown by this much and doubled.
 const COMPACT_BYTES_MIN: usize = 2 << 20;
 /// How long a tombstone stays in a compacted partition, as Kafka's `delete.retention.ms`.
@@ -25,6 +27,8 @@ pub(super) struct Partition {
     bytes: usize,
     bytes_after_compaction: usize,
     chunk: BytesMut,
+    /// Size of the next chunk.
+    chunk_bytes: usize,
 }
 
 struct Entry {
@@ -51,6 +55,7 @@ impl Partition {
             bytes: 0,
             bytes_after_compaction: 0,
             chunk: BytesMut::new(),
+            chunk_bytes: CHUNK_BYTES_FIRST,
         }
     }
 
@@ -90,7 +95,8 @@ impl Partition {
         let packed = headers.packed();
         let size = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + packed.len();
         if self.chunk.capacity() < size {
-            self.chunk = BytesMut::with_capacity(size.max(CHUNK_BYTES));
+            self.chunk = BytesMut::with_capacity(size.max(self.chunk_bytes));
+            self.chunk_bytes = (4 * self.chunk_bytes).min(CHUNK_BYTES);
         }
         self.chunk.put_slice(key.unwrap_or_default());
         self.chunk.put_slice(value.unwrap_or_default());
