@@ -68,7 +68,12 @@ pub async fn read(system: &str, request: RequestBuilder) -> Result<Answer, Fault
         Ok(answer) => answer.judge(system),
         Err(fault) => Err(fault),
     };
-    answer.map_err(|fault| Fault {
+    answer.map_err(as_read)
+}
+
+/// A fault of a call that changes nothing, and so can be made again.
+pub fn as_read(fault: Fault) -> Fault {
+    Fault {
         stage: Stage::Read,
         code: match fault.code {
             Code::OutcomeUnknown => Code::Unavailable,
@@ -76,7 +81,7 @@ pub async fn read(system: &str, request: RequestBuilder) -> Result<Answer, Fault
         },
         message: fault.message.replace(MAYBE_DONE, ""),
         ..fault
-    })
+    }
 }
 
 /// As [`send`], for an API whose errors say more than their status does: nothing is judged.

@@ -3,12 +3,14 @@
 //! In a folder `client.rs` talks, `map.rs` translates, `source.rs` and `sink.rs` adapt, `fake.rs` is
 //! the stand-in. A new connector is its folder and one line in [`ALL`].
 
+mod erp;
 pub mod fake;
 mod file;
 mod generic;
 mod http;
 mod mapping;
 mod medusa;
+mod odoo;
 mod psp;
 mod reference;
 mod storefront;
@@ -23,6 +25,7 @@ pub const ALL: &[&ConnectorDescriptor] = &[
     &file::DESCRIPTOR,
     &generic::DESCRIPTOR,
     &medusa::DESCRIPTOR,
+    &odoo::DESCRIPTOR,
     &psp::DESCRIPTOR,
     &reference::DESCRIPTOR,
     &tryton::DESCRIPTOR,

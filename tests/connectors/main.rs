@@ -4,9 +4,11 @@ mod catalogue;
 mod corrections;
 mod documents;
 mod elsewhere;
+mod erps;
 mod generic;
 #[path = "../support/inbox.rs"]
 mod inbox;
+mod odoo;
 mod orders;
 mod orders_kept;
 mod psp;

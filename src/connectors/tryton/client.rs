@@ -4,8 +4,9 @@
 //! effect; what the server says to one is told apart, for a refusal is about this record, and a
 //! conflict about the moment.
 
-use super::configuration;
 use super::settings::Settings;
+pub(super) use crate::connectors::erp::Row;
+use crate::connectors::erp::configuration;
 use crate::connectors::http;
 use crate::pipeline::{Code, Fault, Stage, Verdict};
 use base64::Engine as _;
@@ -13,10 +14,6 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::Mutex;
-
-/// A row as Tryton answers it, by field. A field of a related row, `product.code`, stands in an
-/// object under `product.`.
-pub(super) type Row = Map<String, Value>;
 
 /// Talks to one database.
 pub(super) struct Client {

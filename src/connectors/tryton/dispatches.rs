@@ -10,7 +10,7 @@ use super::lines::reject;
 use super::references::busy;
 use super::rows;
 use super::sales::{self, SALE, stamp};
-use super::tree::Tree;
+use super::tree;
 use crate::contract::event::{ShipmentEvent, ShipmentStatus, SinkOutcome};
 use crate::domain::Decimal;
 use crate::pipeline::{Ack, Code, Fault};
@@ -142,7 +142,7 @@ async fn own(client: &Client, sale: &Row, shipment_id: &str) -> Result<Option<Ro
 /// Makes a shipment that waits the one that has left: with its quantities, and its name last, so that
 /// whatever fails before is done again.
 async fn claim(client: &Client, event: &ShipmentEvent, sale: &Row, who: &str) -> Result<(), Fault> {
-    let tree = Tree::load(client).await?;
+    let (tree, _) = tree::load(client).await?;
     let node = tree.row_of(&event.node_id);
     let free = |row: &Row| {
         rows::text(row, "state") == Some("waiting")

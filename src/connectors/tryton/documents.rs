@@ -6,11 +6,10 @@
 //! lines come from those of the invoice. What belongs to no order of a channel is not told.
 
 use super::client::{Client, Row, Search};
-use super::map::{bad, object_meta};
+use super::map::object_meta;
 use super::sales::{CANCELLED, SALE};
-use super::settings::LocationKind;
-use super::tree::{Place, Tree};
-use super::{give_back, rows};
+use super::{give_back, rows, tree};
+use crate::connectors::erp::{self, LISTED_ROWS, Place, Told, Tree, bad};
 use crate::contract::event::{
     Disposition, NodeType, OrderEvent, OrderEventType, Package, ReturnEvent, ReturnLine,
     ReturnMethod, ReturnStatus, ShipmentEvent, ShipmentLine, ShipmentStatus, StockState, Text,
@@ -25,8 +24,6 @@ pub(super) const SHIPMENT: &str = "stock.shipment.out";
 pub(super) const RETURN: &str = "stock.shipment.out.return";
 const MOVE: &str = "stock.move";
 pub(super) const SALE_LINE: &str = "sale.line";
-/// Rows read in one call.
-const PAGE_ROWS: usize = 1_000;
 
 pub(super) const SALE_FIELDS: &[&str] = &[
     "number",
@@ -74,18 +71,22 @@ pub(super) struct OfOrder {
 }
 
 impl OfOrder {
-    /// The return that a move of `shipment` is of.
-    pub fn return_id(&self, instance: &str, shipment: Option<&str>) -> Option<Text> {
-        self.back?;
-        self.told_by.clone().or_else(|| {
-            let (model, id) = shipment.and_then(rows::reference)?;
-            (model == RETURN).then(|| return_name(&self.order, instance, id))
-        })
+    /// What a move of `shipment` is of.
+    pub fn of_goods(&self, instance: &str, shipment: Option<&str>) -> erp::OfOrder {
+        let by = || {
+            self.back?;
+            self.told_by.clone().or_else(|| {
+                let (model, id) = shipment.and_then(rows::reference)?;
+                (model == RETURN).then(|| return_name(&self.order, instance, id))
+            })
+        };
+        erp::OfOrder {
+            order: self.order.clone(),
+            line: self.line.clone(),
+            returned_by: by(),
+        }
     }
 }
-
-/// Told, for each row of a page: its facts, or why it cannot be told.
-pub(super) type Told<'a> = Vec<(&'a Row, Result<Vec<SourceRecord>, Fault>)>;
 
 /// What a document of a page needs besides its row.
 pub(super) struct Page<'a> {
@@ -149,7 +150,7 @@ impl Page<'_> {
         let own: Vec<&Row> = self.own(found).collect();
         let moves = self.moves(SHIPMENT, &own).await?;
         let orders = self.orders_of(moves.values().flatten()).await?;
-        let tree = Tree::load(self.client).await?;
+        let (tree, _) = tree::load(self.client).await?;
         let mut told = Vec::new();
         for row in own {
             let version = next();
@@ -267,13 +268,7 @@ impl Page<'_> {
             );
             bad(Code::UnknownReference, message)
         })?;
-        let kind = match settings.kind {
-            LocationKind::Dc => NodeType::Dc,
-            LocationKind::Store => NodeType::Store,
-            LocationKind::Dropship => NodeType::Dropship,
-            LocationKind::ThirdParty => NodeType::ThirdParty,
-        };
-        Ok((node, kind))
+        Ok((node, settings.kind.node()))
     }
 
     /// Goods that come back, as the warehouse receives them and puts them on the shelf.
@@ -285,7 +280,7 @@ impl Page<'_> {
         let own: Vec<&Row> = self.own(found).collect();
         let moves = self.moves(RETURN, &own).await?;
         let orders = self.orders_of(moves.values().flatten()).await?;
-        let tree = Tree::load(self.client).await?;
+        let (tree, _) = tree::load(self.client).await?;
         let mut told = Vec::new();
         for row in own {
             let version = next();
@@ -431,11 +426,11 @@ impl Page<'_> {
                 model,
                 domain: json!([[field, "in", values], ["id", ">", after]]),
                 order: json!([["id", "ASC"]]),
-                limit: PAGE_ROWS,
+                limit: LISTED_ROWS,
                 fields,
             });
             let page = page.await?;
-            let full = page.len() >= PAGE_ROWS;
+            let full = page.len() >= LISTED_ROWS;
             found.extend(page);
             if !full {
                 return Ok(found);

@@ -4,10 +4,11 @@
 //! that was made from an invoice is traced to the lines of that invoice, and so to the order.
 
 use super::client::Row;
-use super::documents::{OfOrder, Page, SALE_LINE, Told, orders_of, origin, return_name};
-use super::map::{self, bad, object_meta};
+use super::documents::{OfOrder, Page, SALE_LINE, orders_of, origin, return_name};
+use super::map::object_meta;
 use super::rows;
 use super::sales::SALE;
+use crate::connectors::erp::{Told, bad, meta};
 use crate::contract::event::{
     InvoiceEvent, InvoiceKind, InvoiceLine, InvoiceStatus, Money as WireMoney, PositionKind,
     RefundAllocation, RefundRequest, RefundType, Text,
@@ -246,7 +247,7 @@ impl Page<'_> {
             .collect();
         let id = event_id(self.instance, 0, &record_id, order, "RefundRequest");
         let at = rows::modified_at(row).unwrap_or_default();
-        let mut meta = map::meta(self.instance, "RefundRequest", id, 1, at);
+        let mut meta = meta(self.instance, "RefundRequest", id, 1, at);
         meta.position_kind = PositionKind::Version;
         let event = RefundRequest {
             meta,

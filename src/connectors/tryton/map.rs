@@ -1,16 +1,12 @@
-//! From Tryton's counts, products, locations and order points to events.
+//! From Tryton's products, prices, locations and order points to events.
 
 use super::client::Row;
 use super::rows;
-use super::settings::{LocationKind, LocationSettings};
-use crate::contract::event::{
-    EventMeta, Location, LocationKind as WireKind, Money, Origin, OversellPolicy, PositionKind,
-    PriceChanged, ProductChanged, ProductStatus, SnapshotBasis, StockPolicy, StockSnapshot, Text,
-};
+use crate::connectors::erp::{self, LocationSettings, bad};
+use crate::contract::event::{EventMeta, OversellPolicy, StockPolicy, Text};
 use crate::contract::topic;
-use crate::domain::stock::gs1_check_digit_holds;
-use crate::domain::{Decimal, Timestamp, compound_key, event_id};
-use crate::pipeline::{Code, Fault, SourceRecord, Stage};
+use crate::domain::{Decimal, compound_key};
+use crate::pipeline::{Code, Fault, SourceRecord};
 
 /// Fields of a product that are read.
 pub(super) const PRODUCT_FIELDS: &[&str] = &[
@@ -34,42 +30,6 @@ pub(super) const ORDER_POINT_FIELDS: &[&str] = &[
     "last_modified_at",
 ];
 
-/// Stock as the ERP reports it after a count: for comparison only, for its place among the moves is
-/// the connector's own.
-pub(super) struct Count<'a> {
-    pub line: i64,
-    pub sku: &'a str,
-    pub location: &'a str,
-    pub quantity: Decimal,
-    pub at: Timestamp,
-    /// All moves up to here are in it.
-    pub as_of: i64,
-}
-
-pub(super) fn snapshot(instance: &str, count: &Count<'_>) -> SourceRecord {
-    let record_id = format!("stock.inventory.line,{}", count.line);
-    let id = event_id(instance, 0, &record_id, "", "StockSnapshot");
-    let event = StockSnapshot {
-        meta: EventMeta {
-            origin: Origin::Reconciliation,
-            ..meta(instance, "StockSnapshot", id, count.as_of, count.at)
-        },
-        snapshot_id: record_id.as_str().into(),
-        sku: count.sku.into(),
-        location_id: count.location.into(),
-        basis: SnapshotBasis::OnHand,
-        sellable: count.quantity,
-        as_of_position: count.as_of,
-        as_of: count.at,
-        ..StockSnapshot::default()
-    };
-    SourceRecord {
-        topic: topic::STOCK_SNAPSHOT,
-        key: compound_key(&[count.sku, count.location]),
-        event: event.into(),
-    }
-}
-
 /// A product and its identifiers.
 ///
 /// # Errors
@@ -92,37 +52,18 @@ pub(super) fn product(
         && template.and_then(|t| flag(t, "active")).unwrap_or(true);
     let unit = rows::related(row, "default_uom").and_then(|u| rows::text(u, "symbol"));
     let name = template.and_then(|t| rows::text(t, "name"));
-    let event = ProductChanged {
-        meta: object_meta(
-            instance,
-            "ProductChanged",
-            &format!("product.product,{id}"),
-            "",
-            row,
-            version,
-        ),
-        sku: sku.into(),
-        product_version: version,
+    let record_id = format!("product.product,{id}");
+    Ok(erp::product(erp::Product {
+        meta: object_meta(instance, "ProductChanged", &record_id, "", row, version),
+        sku,
         gtins,
-        title: name
-            .map(|n| (language.into(), n.into()))
-            .into_iter()
-            .collect(),
-        status: match active {
-            true => ProductStatus::Active,
-            false => ProductStatus::Discontinued,
-        },
-        uom: unit.map_or("EA".into(), unit_code),
+        title: name.map(|n| (language.into(), n.into())),
+        active,
+        unit: unit.map_or("EA".into(), unit_code),
         stock_tracked: template.is_none_or(|t| {
             rows::text(t, "type") != Some("service") && flag(t, "consumable") != Some(true)
         }),
-        ..ProductChanged::default()
-    };
-    Ok(SourceRecord {
-        topic: topic::PRODUCT_CHANGE,
-        key: sku.into(),
-        event: event.into(),
-    })
+    }))
 }
 
 /// Fields of a product that tell its price.
@@ -147,60 +88,28 @@ pub(super) fn price(
         bad(Code::UnknownReference, message)
     })?;
     let record_id = format!("product.product,{id}");
-    let event = PriceChanged {
+    let price = erp::Price {
         meta: object_meta(instance, "PriceChanged", &record_id, "", row, version),
-        sku: sku.into(),
-        price_list_id: instance.into(),
-        price_version: version,
-        price: Money {
-            amount,
-            currency: currency.into(),
-        },
+        sku,
+        amount,
+        currency,
         tax_inclusive: false,
-        effective_from: rows::modified_at(row).unwrap_or_default(),
-        ..PriceChanged::default()
     };
-    Ok(Some(SourceRecord {
-        topic: topic::PRICE_CHANGE,
-        key: compound_key(&[sku, instance]),
-        event: event.into(),
-    }))
-}
-
-/// Whether a text is a GTIN.
-pub(super) fn is_gtin(code: &str) -> bool {
-    matches!(code.len(), 8 | 12 | 13 | 14) && gs1_check_digit_holds(code)
+    Ok(Some(erp::price(instance, price)))
 }
 
 pub(super) fn location(
     instance: &str,
     row: &Row,
-    (id, settings): (Text, LocationSettings),
+    owned: (Text, LocationSettings),
     version: i64,
 ) -> SourceRecord {
     let record_id = format!("stock.location,{}", rows::id(row));
     let address = rows::related(row, "address");
     let country = address.and_then(|a| rows::related(a, "country"));
-    let event = Location {
-        meta: object_meta(instance, "Location", &record_id, "", row, version),
-        location_id: id.clone(),
-        location_version: version,
-        name: rows::text(row, "name").unwrap_or(&id).into(),
-        kind: match settings.kind {
-            LocationKind::Dc => WireKind::Dc,
-            LocationKind::Store => WireKind::Store,
-            LocationKind::Dropship => WireKind::Dropship,
-            LocationKind::ThirdParty => WireKind::ThirdParty,
-        },
-        country: country.and_then(|c| rows::text(c, "code")).map(Text::from),
-        stock_tracked: true,
-        ..Location::default()
-    };
-    SourceRecord {
-        topic: topic::LOCATION_CHANGE,
-        key: id,
-        event: event.into(),
-    }
+    let country = country.and_then(|c| rows::text(c, "code")).map(Text::from);
+    let meta = object_meta(instance, "Location", &record_id, "", row, version);
+    erp::location(meta, owned, rows::text(row, "name"), country)
 }
 
 /// The minimum of an order point as stock that is never promised.
@@ -261,8 +170,7 @@ pub(super) fn unit_code(symbol: &str) -> Text {
     .into()
 }
 
-/// The version stands for the state of an object that was read: Tryton numbers none.
-/// `leg` tells apart the facts that one object is, such as the orders in a shipment.
+/// The meta of an object's state, as [`erp::object_meta`] has it.
 pub(super) fn object_meta(
     instance: &str,
     kind: &str,
@@ -271,36 +179,6 @@ pub(super) fn object_meta(
     row: &Row,
     version: i64,
 ) -> EventMeta {
-    let id = event_id(instance, 0, &format!("{record_id}@{version}"), leg, kind);
     let at = rows::modified_at(row).unwrap_or_default();
-    EventMeta {
-        position_kind: PositionKind::Version,
-        correlation_id: record_id.into(),
-        ..meta(instance, kind, id, version, at)
-    }
-}
-
-pub(super) fn meta(
-    instance: &str,
-    kind: &str,
-    id: uuid::Uuid,
-    position: i64,
-    at: Timestamp,
-) -> EventMeta {
-    EventMeta {
-        event_id: id,
-        event_type: kind.into(),
-        source: instance.into(),
-        source_position: position,
-        position_kind: PositionKind::Sequence,
-        occurred_at: at,
-        tenant_id: "default".into(),
-        correlation_id: id.to_string().into(),
-        origin: Origin::Source,
-        ..EventMeta::default()
-    }
-}
-
-pub(super) fn bad(code: Code, message: String) -> Fault {
-    Fault::reject(Stage::Decode, code, message)
+    erp::object_meta(instance, kind, record_id, leg, at, version)
 }

@@ -3,8 +3,8 @@
 //! invoices. Its sink makes orders into sales, and takes what happened to them elsewhere.
 //!
 //! `client` talks JSON-RPC. Reading: `moves`, `map`, `documents` and `invoices` turn rows into events, `tree` says
-//! what a location is, `stock` and `objects` follow the tables, `window`, `told` and `ids` are what they
-//! remember between polls, `source` puts them behind [`Source`]. Writing: `sales` takes orders, `lines`
+//! what a location is, `stock` and `objects` follow the tables with what ERPs share in `connectors/erp`,
+//! `source` puts them behind [`Source`]. Writing: `sales` takes orders, `lines`
 //! are their lines, `references` what their names are here, `dispatches`, `give_back` and `money` take
 //! shipments, returns and payments, `corrections` sets stock right, `sink` puts them behind [`Sink`]. `fake` is the stand-in.
 //!
@@ -35,7 +35,6 @@ mod dispatches;
 mod documents;
 mod fake;
 mod give_back;
-mod ids;
 mod invoices;
 mod lines;
 mod map;
@@ -49,14 +48,12 @@ mod settings;
 mod sink;
 mod source;
 mod stock;
-mod told;
+mod table;
 mod tree;
-mod window;
 
 use crate::contract::topic;
 use crate::pipeline::{
-    Capabilities, Check, Code, Connector, ConnectorDescriptor, Evidence, Fault, Idempotency, Sink,
-    Source, Stage,
+    Capabilities, Check, Connector, ConnectorDescriptor, Evidence, Fault, Idempotency, Sink, Source,
 };
 use client::Client;
 use settings::Settings;
@@ -110,10 +107,6 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     fake: Some(|options| Box::pin(async move { fake::start(&options) })),
 };
 
-fn configuration(message: String) -> Fault {
-    Fault::halt(Stage::Read, Code::Configuration, message)
-}
-
 struct Tryton {
     instance: String,
     client: Arc<Client>,
@@ -122,10 +115,7 @@ struct Tryton {
 #[async_trait::async_trait]
 impl Connector for Tryton {
     fn source(&self) -> Option<Box<dyn Source>> {
-        Some(Box::new(source::TrytonSource::new(
-            &self.instance,
-            self.client.clone(),
-        )))
+        Some(Box::new(source::open(&self.instance, &self.client)))
     }
     /// Where no channel is named there are no orders to take, and stock is corrected only if asked for.
     fn sink(&self) -> Option<Arc<dyn Sink>> {
@@ -143,7 +133,7 @@ impl Connector for Tryton {
             ok("log in", client.describe_login().await),
             ok(
                 "locations",
-                tree::Tree::load(client).await.and_then(|t| t.describe()),
+                tree::load(client).await.and_then(|(t, _)| t.describe()),
             ),
             ok("read stock moves", stock::check(client).await),
             ok(

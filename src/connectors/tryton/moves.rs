@@ -1,14 +1,10 @@
-//! From Tryton's stock moves to the facts that they are.
+//! Rows of Tryton's stock moves as moves of goods.
 
 use super::client::Row;
-use super::documents::OfOrder;
-use super::map::{bad, meta, unit_code};
+use super::map::unit_code;
 use super::rows;
-use super::tree::Place;
-use crate::contract::event::{EventMeta, StockChanged, StockReason, StockState, Text};
-use crate::contract::topic;
-use crate::domain::{Date, Decimal, Timestamp, compound_key, event_id};
-use crate::pipeline::{Code, Fault, SourceRecord};
+use crate::connectors::erp::{Move, Place, bad};
+use crate::pipeline::{Code, Fault};
 
 /// Fields of a stock move that are read.
 pub(super) const MOVE_FIELDS: &[&str] = &[
@@ -32,273 +28,53 @@ pub(super) const SHIPMENT_FIELDS: &[&str] = &["number", "from_location", "to_loc
 pub(super) const INTERNAL_SHIPMENT: &str = "stock.shipment.internal";
 
 /// A move of goods as its row tells it.
-pub(super) struct Move {
-    id: i64,
-    sku: Text,
-    quantity: Decimal,
-    unit: Text,
-    from: Place,
-    to: Place,
-    at: Timestamp,
-    date: Option<Date>,
-    origin: Option<String>,
-    shipment: Option<String>,
-    /// Where goods that are on the way go, when the shipment tells.
-    pub destination: Option<Place>,
-    /// The order that they are sold by or come back from.
-    pub order: Option<OfOrder>,
-}
-
-/// A change at one position: one leg of a move.
-struct Leg {
-    name: &'static str,
-    location: Text,
-    from: StockState,
-    to: StockState,
-    reason: StockReason,
-}
-
-impl Move {
-    /// # Errors
-    /// A reject that names field and value.
-    pub fn read(row: &Row, place: impl Fn(i64) -> Result<Place, String>) -> Result<Move, Fault> {
-        let id = rows::id(row);
-        let product = rows::related(row, "product");
-        let Some(sku) = product.and_then(|p| rows::text(p, "code")) else {
-            let product = rows::integer(row, "product").unwrap_or_default();
-            return Err(bad(
-                Code::UnknownReference,
-                format!(
-                    "product {product} of stock.move {id} has no code; give it one, and the move is read again"
-                ),
-            ));
-        };
-        let location = |field: &str| {
-            let found = rows::integer(row, field).ok_or_else(|| format!("{field} is missing"));
-            found
-                .and_then(&place)
-                .map_err(|why| bad(Code::UnknownReference, format!("stock.move {id}: {why}")))
-        };
-        let quantity = row
-            .get("internal_quantity")
-            .unwrap_or(&serde_json::Value::Null);
-        let unit = product.and_then(|p| rows::related(p, "default_uom"));
-        Ok(Move {
-            id,
-            sku: sku.into(),
-            quantity: rows::quantity(quantity).ok_or_else(|| {
-                bad(
-                    Code::DataQuality,
-                    format!("internal_quantity of stock.move {id} is {quantity}, not a number of at most four decimal places"),
-                )
-            })?,
-            unit: unit.and_then(|u| rows::text(u, "symbol")).map_or("EA".into(), unit_code),
-            from: location("from_location")?,
-            to: location("to_location")?,
-            at: rows::modified_at(row).ok_or_else(|| {
-                bad(Code::DataQuality, format!("last_modified_at of stock.move {id} is no time"))
-            })?,
-            date: row.get("effective_date").and_then(rows::date),
-            origin: rows::text(row, "origin").map(str::to_owned),
-            shipment: rows::text(row, "shipment").map(str::to_owned),
-            destination: None,
-            order: None,
-        })
-    }
-
-    /// The facts that it is, in order; `position` gives each its place.
-    pub fn events(&self, instance: &str, position: &mut i64) -> Vec<SourceRecord> {
-        let legs = self.legs();
-        legs.iter()
-            .map(|leg| self.event(instance, leg, None, position))
-            .collect()
-    }
-
-    /// The facts that take back what [`Move::events`] told: a done move was cancelled.
-    pub fn corrections(&self, instance: &str, position: &mut i64) -> Vec<SourceRecord> {
-        let mut records = Vec::new();
-        for leg in self.legs() {
-            for (name, from, to) in inverse(&leg) {
-                let correction = Leg {
-                    name,
-                    from,
-                    to,
-                    location: leg.location.clone(),
-                    reason: StockReason::ReconCorrection,
-                };
-                records.push(self.event(instance, &correction, Some(leg.name), position));
-            }
-        }
-        records
-    }
-
-    fn legs(&self) -> Vec<Leg> {
-        use StockReason as R;
-        use StockState as S;
-        if !self.quantity.is_positive() {
-            // Tryton keeps moves of nothing where a shipment was short.
-            return Vec::new();
-        }
-        let leg = |name, location: &Text, from, to, reason| Leg {
-            name,
-            location: location.clone(),
-            from,
-            to,
-            reason,
-        };
-        let announced = |at: &Text| leg("announced", at, S::Supplier, S::InTransit, R::TransferIn);
-        match (&self.from, &self.to) {
-            (
-                Place::Stock { location, state },
-                Place::Stock {
-                    location: other,
-                    state: after,
-                },
-            ) => {
-                if location != other {
-                    vec![
-                        leg("out", location, *state, S::InTransit, R::TransferOut),
-                        announced(other),
-                        leg("in", other, S::InTransit, *after, R::TransferIn),
-                    ]
-                } else if state != after {
-                    let reason = match after {
-                        S::Damaged => R::Damage,
-                        S::QualityHold => R::QcHold,
-                        _ => R::QcRelease,
-                    };
-                    vec![leg("", location, *state, *after, reason)]
-                } else {
-                    Vec::new()
-                }
-            }
-            (Place::Stock { location, state }, Place::Transit) => {
-                let mut legs = vec![leg("out", location, *state, S::InTransit, R::TransferOut)];
-                if let Some(Place::Stock { location, .. }) = &self.destination {
-                    legs.push(announced(location));
-                }
-                legs
-            }
-            (Place::Transit, Place::Stock { location, state }) => {
-                let arrives = leg("in", location, S::InTransit, *state, R::TransferIn);
-                match &self.destination {
-                    Some(Place::Stock { location: to, .. }) if to == location => vec![arrives],
-                    _ => vec![announced(location), arrives],
-                }
-            }
-            (Place::Transit, Place::Outside { state, .. }) => match &self.destination {
-                Some(Place::Stock { location, .. }) => {
-                    vec![leg("lost", location, S::InTransit, *state, R::Shrink)]
-                }
-                _ => Vec::new(),
-            },
-            (Place::Stock { location, state }, Place::Outside { state: to, kind }) => {
-                vec![leg("", location, *state, *to, self.reason_out(*to, kind))]
-            }
-            (Place::Outside { state: from, .. }, Place::Stock { location, state }) => {
-                let reason = match from {
-                    S::Customer => R::Return,
-                    S::Loss => R::CountAdjustment,
-                    _ => R::Receipt,
-                };
-                vec![leg("", location, *from, *state, reason)]
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    fn reason_out(&self, to: StockState, kind: &str) -> StockReason {
-        let from_count = self
-            .origin
-            .as_deref()
-            .is_some_and(|o| o.starts_with("stock.inventory"));
-        match (to, kind) {
-            (StockState::Loss, _) if from_count => StockReason::CountAdjustment,
-            (StockState::Loss, _) => StockReason::Shrink,
-            (StockState::Customer, _) if self.shipment.is_some() => StockReason::Shipment,
-            (StockState::Customer, _) => StockReason::Sale,
-            // Components of production; the contract has no word of its own for them.
-            (_, "production") => StockReason::Unknown,
-            _ => StockReason::Return,
-        }
-    }
-
-    fn event(
-        &self,
-        instance: &str,
-        leg: &Leg,
-        corrects: Option<&str>,
-        position: &mut i64,
-    ) -> SourceRecord {
-        let record_id = format!("stock.move,{}", self.id);
-        let told = |leg: &str| event_id(instance, 0, &record_id, leg, "StockChanged");
-        let id = match corrects {
-            Some(leg_before) => told(&format!("{leg_before}/{}", leg.name)),
-            None => told(leg.name),
-        };
-        // The two halves of a transfer that is on the way for a while are different moves.
-        let on_the_way = self.from == Place::Transit || self.to == Place::Transit;
-        let movement_id = match &self.shipment {
-            Some(shipment) if on_the_way => format!("{shipment}/{}", self.sku),
-            _ => record_id.clone(),
-        };
-        let mut event = StockChanged {
-            meta: EventMeta {
-                business_date: self.date,
-                corrects_event_id: corrects.map(told),
-                ..meta(instance, "StockChanged", id, *position, self.at)
-            },
-            movement_id: movement_id.as_str().into(),
-            sku: self.sku.clone(),
-            location_id: leg.location.clone(),
-            from_state: leg.from,
-            to_state: leg.to,
-            qty: self.quantity,
-            uom: self.unit.clone(),
-            reason: leg.reason,
-            document_ref: self
-                .shipment
-                .as_deref()
-                .or(self.origin.as_deref())
-                .map(Text::from),
-            ..StockChanged::default()
-        };
-        if let Some(of) = &self.order {
-            event.order_id = Some(of.order.clone());
-            event.order_line_id = Some(of.line.clone()).filter(|l| !l.is_empty());
-            event.return_id = of.return_id(instance, self.shipment.as_deref());
-        }
-        event.meta.correlation_id = match &event.document_ref {
-            Some(document) => document.clone(),
-            None => record_id.as_str().into(),
-        };
-        for side in [&self.from, &self.to] {
-            if let Place::Outside { kind, .. } = side {
-                event
-                    .meta
-                    .ext
-                    .insert("tryton.locationType".into(), kind.clone());
-            }
-        }
-        *position += 1;
-        SourceRecord {
-            topic: topic::STOCK_CHANGE,
-            key: compound_key(&[&self.sku, &leg.location]),
-            event: event.into(),
-        }
-    }
-}
-
-/// What undoes a leg. Goods that left for another location never count as on the way *here*, so
-/// what undoes that brings them back from outside.
-fn inverse(leg: &Leg) -> Vec<(&'static str, StockState, StockState)> {
-    use StockState as S;
-    match (leg.from, leg.to) {
-        (from, S::InTransit) if from != S::Supplier => vec![("cancelled", S::Supplier, from)],
-        (S::InTransit, to) if leg.name == "in" => vec![
-            ("cancelled", to, S::Supplier),
-            ("announced-again", S::Supplier, S::InTransit),
-        ],
-        (from, to) => vec![("cancelled", to, from)],
-    }
+///
+/// # Errors
+/// A reject that names field and value.
+pub(super) fn read(row: &Row, place: impl Fn(i64) -> Result<Place, String>) -> Result<Move, Fault> {
+    let id = rows::id(row);
+    let product = rows::related(row, "product");
+    let Some(sku) = product.and_then(|p| rows::text(p, "code")) else {
+        let product = rows::integer(row, "product").unwrap_or_default();
+        return Err(bad(
+            Code::UnknownReference,
+            format!(
+                "product {product} of stock.move {id} has no code; give it one, and the move is read again"
+            ),
+        ));
+    };
+    let location = |field: &str| {
+        let found = rows::integer(row, field).ok_or_else(|| format!("{field} is missing"));
+        found
+            .and_then(&place)
+            .map_err(|why| bad(Code::UnknownReference, format!("stock.move {id}: {why}")))
+    };
+    let quantity = row
+        .get("internal_quantity")
+        .unwrap_or(&serde_json::Value::Null);
+    let unit = product.and_then(|p| rows::related(p, "default_uom"));
+    let origin = rows::text(row, "origin").map(str::to_owned);
+    Ok(Move {
+        record_id: format!("stock.move,{id}"),
+        sku: sku.into(),
+        quantity: rows::quantity(quantity).ok_or_else(|| {
+            bad(
+                Code::DataQuality,
+                format!("internal_quantity of stock.move {id} is {quantity}, not a number of at most four decimal places"),
+            )
+        })?,
+        unit: unit.and_then(|u| rows::text(u, "symbol")).map_or("EA".into(), unit_code),
+        from: location("from_location")?,
+        to: location("to_location")?,
+        at: rows::modified_at(row).ok_or_else(|| {
+            bad(Code::DataQuality, format!("last_modified_at of stock.move {id} is no time"))
+        })?,
+        date: row.get("effective_date").and_then(rows::date),
+        shipment: rows::text(row, "shipment").map(str::to_owned),
+        counted: origin.as_deref().is_some_and(|o| o.starts_with("stock.inventory")),
+        origin,
+        destination: None,
+        order: None,
+        system: "tryton",
+    })
 }

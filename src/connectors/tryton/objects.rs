@@ -2,23 +2,17 @@
 //! told whenever it changes.
 
 use super::client::{Client, Row, Search};
-use super::documents::{self, Page, Told};
-use super::ids::Ids;
+use super::documents::{self, Page};
 use super::map::{self, ORDER_POINT_FIELDS, PRICE_FIELDS, PRODUCT_FIELDS};
 use super::settings::Settings;
-use super::tree::{self, Place, Tree};
-use super::window::{Table, Window, bookmark};
-use super::{configuration, invoices, rows, sales};
+use super::table::Stamped;
+use super::{invoices, rows, sales, tree};
+use crate::connectors::erp::{Kept, LISTED_ROWS, Place, Table, Told, Versions, is_gtin};
 use crate::contract::event::Text;
-use crate::pipeline::{Code, Cursor, Fault, SourceBatch, SourceOrigin, SourceReject, Stage};
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use crate::pipeline::Fault;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
-
-/// Templates whose products are listed in one call.
-const TEMPLATES_MAX: usize = 50;
 
 /// A kind of object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,21 +117,9 @@ enum Part {
     Reference(&'static str, &'static str),
 }
 
-/// Where reading goes on.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-struct Bookmark {
-    /// While objects are read by id: the last one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    first_reading: Option<i64>,
-    /// The objects' table, then those of their parts.
-    tables: Vec<Window>,
-    /// Changed templates whose products are not listed yet.
-    templates: Ids,
-    /// Objects to be told.
-    changed: Ids,
-}
-
-pub(super) struct Objects {
+/// Objects of one kind.
+pub(super) struct KeptObjects {
+    pub kind: Kind,
     instance: String,
     client: Arc<Client>,
 }
@@ -159,218 +141,111 @@ pub(super) async fn check(client: &Client, kind: Kind) -> Result<String, Fault> 
     Ok(format!("{count} rows"))
 }
 
-impl Objects {
-    pub fn new(instance: &str, client: Arc<Client>) -> Self {
-        Objects {
-            instance: instance.to_owned(),
-            client,
-        }
+#[async_trait::async_trait]
+impl Kept for KeptObjects {
+    fn model(&self) -> &'static str {
+        self.kind.model()
     }
 
-    pub async fn poll(&self, kind: Kind, cursor: Option<&Cursor>) -> Result<SourceBatch, Fault> {
-        let (mut mark, mut version) = match cursor {
-            Some(c) => (
-                bookmark::<Bookmark>(&self.instance, &c.bookmark)?,
-                c.sequence,
-            ),
-            None => (self.begin(kind).await?, 1),
-        };
-        if mark.tables.len() != 1 + kind.parts().len() {
-            return Err(configuration(format!(
-                "the bookmark of {} is of a version that reads other tables; give the connector another name to read from the beginning",
-                self.instance
-            )));
-        }
-        let mut batch = SourceBatch::default();
-        let found = match mark.first_reading {
-            Some(after) => self.page(kind, after, &mut mark, &mut batch).await?,
-            None => {
-                self.follow(kind, &mut mark, &mut batch).await?;
-                self.take_changed(kind, &mut mark).await?
-            }
-        };
-        batch.more |= !mark.changed.is_empty() || !mark.templates.is_empty();
-        for (row, told) in self.map(kind, &found, &mut version).await? {
-            match told {
-                Ok(records) => batch.records.extend(records),
-                Err(fault) => batch.rejects.push(SourceReject {
-                    origin: SourceOrigin {
-                        container: kind.model().into(),
-                        item: rows::id(row).to_string(),
-                    },
-                    raw: Bytes::from(Value::Object(row.clone()).to_string()),
-                    fault,
-                }),
-            }
-        }
-        batch.cursor = Cursor {
-            bookmark: serde_json::to_value(&mark).map_err(|e| {
-                Fault::halt(Stage::Read, Code::Bug, "a bookmark is not JSON").caused_by(e)
-            })?,
-            sequence: version,
-        };
-        Ok(batch)
+    fn is_coarse(&self) -> bool {
+        false
     }
 
-    /// Stamps are taken before the first reading: what changes during it is read again after it.
-    async fn begin(&self, kind: Kind) -> Result<Bookmark, Fault> {
-        let mut tables = vec![Window::begin(self.table(kind)).await?];
-        for (model, part) in kind.parts() {
-            tables.push(Window::begin(self.part(kind, model, *part)).await?);
-        }
-        Ok(Bookmark {
-            first_reading: Some(0),
-            tables,
-            ..Bookmark::default()
-        })
-    }
-
-    fn table(&self, kind: Kind) -> Table<'_> {
-        Table {
+    fn tables(&self) -> Vec<Box<dyn Table + '_>> {
+        let own = Stamped {
             client: &self.client,
-            model: kind.model(),
+            model: self.kind.model(),
             fields: &["last_modified_at"],
-            limit: self.client.settings.page_rows as usize,
-        }
-    }
-
-    fn part<'a>(&'a self, kind: Kind, model: &'a str, part: Part) -> Table<'a> {
-        Table {
+        };
+        let part = |(model, part): &(&'static str, Part)| Stamped {
             model,
             fields: match part {
                 Part::Template => &["last_modified_at"],
                 Part::Field(_) => &["last_modified_at", "product"],
                 Part::Reference(..) => &["last_modified_at", "shipment"],
             },
-            ..self.table(kind)
+            ..own
+        };
+        let parts = self.kind.parts().iter().map(part);
+        let boxed = |table| Box::new(table) as Box<dyn Table>;
+        [own].into_iter().chain(parts).map(boxed).collect()
+    }
+
+    async fn owners(&self, part: usize, found: &[Row]) -> Result<Vec<i64>, Fault> {
+        let owner = |row: &Row| match self.kind.parts().get(part)?.1 {
+            Part::Template => None,
+            Part::Field(field) => rows::integer(row, field),
+            Part::Reference(field, model) => {
+                let named = rows::text(row, field).and_then(rows::reference);
+                named.filter(|(of, _)| *of == model).map(|(_, id)| id)
+            }
+        };
+        match self.kind.parts().get(part) {
+            Some((_, Part::Template)) => {
+                let templates: Vec<i64> = found.iter().map(rows::id).collect();
+                self.products_of(&templates).await
+            }
+            _ => Ok(found.iter().filter_map(owner).collect()),
         }
     }
 
-    async fn page(
-        &self,
-        kind: Kind,
-        after: i64,
-        mark: &mut Bookmark,
-        batch: &mut SourceBatch,
-    ) -> Result<Vec<Row>, Fault> {
-        let limit = self.client.settings.page_rows as usize;
-        let found = self.client.search(Search {
-            model: kind.model(),
-            domain: json!([["id", ">", after]]),
+    async fn page(&self, after: i64) -> Result<Vec<Row>, Fault> {
+        self.some(json!([["id", ">", after]])).await
+    }
+
+    async fn read(&self, ids: &[i64]) -> Result<Vec<Row>, Fault> {
+        self.some(json!([["id", "in", ids]])).await
+    }
+
+    async fn tell<'r>(&self, rows: &'r [Row], versions: &mut Versions) -> Result<Told<'r>, Fault> {
+        self.map(rows, versions).await
+    }
+}
+
+impl KeptObjects {
+    pub fn new(kind: Kind, instance: &str, client: Arc<Client>) -> Self {
+        KeptObjects {
+            kind,
+            instance: instance.to_owned(),
+            client,
+        }
+    }
+
+    /// Some objects, by id, no more than a page has.
+    async fn some(&self, domain: Value) -> Result<Vec<Row>, Fault> {
+        let search = Search {
+            model: self.kind.model(),
+            domain,
             order: json!([["id", "ASC"]]),
-            limit,
-            fields: kind.fields(),
-        });
-        let found = found.await?;
-        for row in &found {
-            mark.tables[0].note(row);
-        }
-        mark.first_reading = found.last().filter(|_| found.len() >= limit).map(rows::id);
-        batch.more = true;
-        Ok(found)
-    }
-
-    /// Finds out which objects have changed.
-    async fn follow(
-        &self,
-        kind: Kind,
-        mark: &mut Bookmark,
-        batch: &mut SourceBatch,
-    ) -> Result<(), Fault> {
-        let found = mark.tables[0].poll(self.table(kind)).await?;
-        batch.more |= !found.drained;
-        for row in &found.rows {
-            mark.changed.insert(rows::id(row));
-        }
-        for (at, (model, part)) in kind.parts().iter().enumerate() {
-            let found = mark.tables[at + 1]
-                .poll(self.part(kind, model, *part))
-                .await?;
-            batch.more |= !found.drained;
-            for row in &found.rows {
-                match part {
-                    Part::Template => mark.templates.insert(rows::id(row)),
-                    Part::Field(field) => {
-                        if let Some(id) = rows::integer(row, field) {
-                            mark.changed.insert(id);
-                        }
-                    }
-                    Part::Reference(field, model) => {
-                        let named = rows::text(row, field).and_then(rows::reference);
-                        if let Some((_, id)) = named.filter(|(of, _)| of == model) {
-                            mark.changed.insert(id);
-                        }
-                    }
-                }
-            }
-        }
-        let templates: Vec<i64> = mark.templates.above(0).take(TEMPLATES_MAX).collect();
-        if !templates.is_empty() {
-            for id in self.products_of(&templates).await? {
-                mark.changed.insert(id);
-            }
-            for id in templates {
-                mark.templates.remove(id);
-            }
-        }
-        Ok(())
+            limit: self.client.settings.page_rows as usize,
+            fields: self.kind.fields(),
+        };
+        self.client.search(search).await
     }
 
     async fn products_of(&self, templates: &[i64]) -> Result<Vec<i64>, Fault> {
-        let limit = 1_000;
         let (mut found, mut after) = (Vec::new(), 0);
         loop {
             let page = self.client.search(Search {
                 model: Kind::Products.model(),
                 domain: json!([["template", "in", templates], ["id", ">", after]]),
                 order: json!([["id", "ASC"]]),
-                limit,
+                limit: LISTED_ROWS,
                 fields: &["id"],
             });
             let page = page.await?;
             found.extend(page.iter().map(rows::id));
             after = found.last().copied().unwrap_or_default();
-            if page.len() < limit {
+            if page.len() < LISTED_ROWS {
                 return Ok(found);
             }
         }
     }
 
-    async fn take_changed(&self, kind: Kind, mark: &mut Bookmark) -> Result<Vec<Row>, Fault> {
-        let limit = self.client.settings.page_rows as usize;
-        let wanted: Vec<i64> = mark.changed.above(0).take(limit).collect();
-        if wanted.is_empty() {
-            return Ok(Vec::new());
-        }
-        let found = self.client.search(Search {
-            model: kind.model(),
-            domain: json!([["id", "in", wanted]]),
-            order: json!([["id", "ASC"]]),
-            limit,
-            fields: kind.fields(),
-        });
-        let found = found.await?;
-        for id in wanted {
-            mark.changed.remove(id);
-        }
-        Ok(found)
-    }
-
-    async fn map<'a>(
-        &self,
-        kind: Kind,
-        found: &'a [Row],
-        version: &mut i64,
-    ) -> Result<Told<'a>, Fault> {
-        if found.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut next = || {
-            *version += 1;
-            *version - 1
-        };
+    async fn map<'a>(&self, found: &'a [Row], versions: &mut Versions) -> Result<Told<'a>, Fault> {
+        let mut next = || versions.next();
         let mut told = Vec::with_capacity(found.len());
-        match kind {
+        match self.kind {
             Kind::Products => {
                 let (_, language) = self.client.company().await?;
                 let mut gtins = self.gtins(found).await?;
@@ -381,7 +256,7 @@ impl Objects {
                 }
             }
             Kind::Locations => {
-                let tree = Tree::load(&self.client).await?;
+                let (tree, _) = tree::load(&self.client).await?;
                 for row in found {
                     let owned = tree.owned(rows::id(row));
                     let record = owned.map(|o| map::location(&self.instance, row, o, next()));
@@ -389,7 +264,7 @@ impl Objects {
                 }
             }
             Kind::OrderPoints => {
-                let tree = Tree::load(&self.client).await?;
+                let (tree, _) = tree::load(&self.client).await?;
                 for row in found {
                     let at = ["warehouse_location", "storage_location"];
                     let at = at.iter().find_map(|f| rows::integer(row, f));
@@ -421,7 +296,7 @@ impl Objects {
                     instance: &self.instance,
                     company,
                 };
-                told = match kind {
+                told = match self.kind {
                     Kind::Shipments => page.shipments(found, &mut next).await?,
                     Kind::Returns => page.returns(found, &mut next).await?,
                     Kind::Invoices => page.invoices(found, &mut next).await?,
@@ -437,7 +312,7 @@ impl Objects {
         let mut found: HashMap<i64, Vec<Text>> = HashMap::new();
         let mut after = 0;
         loop {
-            let limit = 1_000;
+            let limit = LISTED_ROWS;
             let page = self.client.search(Search {
                 model: "product.identifier",
                 domain: json!([["product", "in", ids], ["id", ">", after]]),
@@ -450,7 +325,7 @@ impl Objects {
                 after = rows::id(row);
                 if let (Some(product), Some(code)) =
                     (rows::integer(row, "product"), rows::text(row, "code"))
-                    && map::is_gtin(code)
+                    && is_gtin(code)
                 {
                     found.entry(product).or_default().push(code.into());
                 }

@@ -4,8 +4,8 @@
 use super::client::{Change, Client, Row, Search};
 use super::lines::{Names, Product, reject};
 use super::settings::ChannelSettings;
-use super::tree::Tree;
-use super::{configuration, rows};
+use super::{rows, tree};
+use crate::connectors::erp::configuration;
 use crate::contract::event::{DeliveryMethod, OrderSnapshot};
 use crate::pipeline::{Code, Fault, Stage};
 use serde_json::{Value, json};
@@ -168,7 +168,7 @@ pub(super) async fn warehouse(
     settings: &ChannelSettings,
     who: &str,
 ) -> Result<i64, Fault> {
-    let tree = Tree::load(client).await?;
+    let (tree, _) = tree::load(client).await?;
     let mut wanted: BTreeMap<i64, &str> = BTreeMap::new();
     let used: BTreeSet<_> = order.lines.iter().map(|l| &l.delivery_group_id).collect();
     for group in order.delivery_groups.iter() {

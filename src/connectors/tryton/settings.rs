@@ -1,8 +1,8 @@
 //! What a Tryton connector is told: where the server is, what its locations are here, whose orders it
 //! keeps.
 
-use super::configuration;
 use crate::config::Secret;
+use crate::connectors::erp::{LocationSettings, configuration};
 use crate::pipeline::Fault;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -78,33 +78,6 @@ pub struct Settings {
     /// Longest wait for an answer, in milliseconds.
     #[serde(default = "timeout_ms")]
     pub timeout_ms: u64,
-}
-
-/// What a warehouse is in Crossdock.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LocationSettings {
-    /// Location id in events; the key where it is not given.
-    pub id: Option<String>,
-    /// What it is.
-    #[serde(default)]
-    pub kind: LocationKind,
-    /// Whether another system picks and ships here, such as that of a warehouse or of a 3PL: shipments
-    /// are then taken from it, and not told from here.
-    #[serde(default)]
-    pub ships_elsewhere: bool,
-}
-
-/// What a location is.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum LocationKind {
-    #[default]
-    Dc,
-    Store,
-    Dropship,
-    ThirdParty,
 }
 
 /// A channel whose orders are kept in Tryton.

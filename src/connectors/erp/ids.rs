@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// A set of positive ids. As text, each range is the distance from the end of the one before, and
 /// `+n` where it holds n more: `{3, 4, 5, 9}` is `3+2,4`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ids {
+pub struct Ids {
     /// First and last of each range, ascending, never adjacent.
     ranges: Vec<(i64, i64)>,
 }
@@ -26,6 +26,12 @@ impl Ids {
             .iter()
             .map(|(first, last)| last - first + 1)
             .sum()
+    }
+
+    /// Sum of the ids.
+    pub fn sum(&self) -> i64 {
+        let sum = |(first, last): &(i64, i64)| (first + last) * (last - first + 1) / 2;
+        self.ranges.iter().map(sum).sum()
     }
 
     pub fn contains(&self, id: i64) -> bool {
@@ -127,6 +133,7 @@ mod tests {
                 }
                 prop_assert_eq!(ids.above(0).collect::<BTreeSet<_>>(), plain.clone());
                 prop_assert_eq!(ids.count(), plain.len() as i64);
+                prop_assert_eq!(ids.sum(), plain.iter().sum::<i64>());
                 prop_assert_eq!(ids.contains(id), plain.contains(&id));
                 let text = serde_json::to_value(&ids).expect("text");
                 prop_assert_eq!(&serde_json::from_value::<Ids>(text).expect("read back"), &ids);

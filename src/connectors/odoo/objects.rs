@@ -1,0 +1,296 @@
+//! Locations, products and prices of Odoo, as [`Kept`].
+
+use super::client::{Client, Search};
+use super::rows;
+use super::stock::unit_code;
+use super::table::Stamped;
+use super::tree::{self, Places};
+use crate::connectors::erp::{self, Kept, Row, Table, Told, Versions, bad, is_gtin, object_meta};
+use crate::contract::event::EventMeta;
+use crate::pipeline::{Code, Fault, SourceRecord};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const PRODUCT: &str = "product.product";
+const PRODUCT_FIELDS: &[&str] = &[
+    "default_code",
+    "name",
+    "active",
+    "is_storable",
+    "uom_id",
+    "barcode",
+    "write_date",
+];
+const PRICE_FIELDS: &[&str] = &["default_code", "lst_price", "taxes_id", "write_date"];
+
+/// A kind of object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Locations,
+    Products,
+    Prices,
+}
+
+impl Kind {
+    pub const ALL: &'static [Kind] = &[Kind::Locations, Kind::Products, Kind::Prices];
+
+    pub const fn shard(self) -> &'static str {
+        match self {
+            Kind::Locations => "locations",
+            Kind::Products => "products",
+            Kind::Prices => "prices",
+        }
+    }
+
+    const fn model(self) -> &'static str {
+        match self {
+            Kind::Locations => tree::LOCATION,
+            Kind::Products | Kind::Prices => PRODUCT,
+        }
+    }
+
+    const fn fields(self) -> &'static [&'static str] {
+        match self {
+            Kind::Locations => tree::LOCATION_FIELDS,
+            Kind::Products => PRODUCT_FIELDS,
+            Kind::Prices => PRICE_FIELDS,
+        }
+    }
+
+    /// Tables whose rows are parts of an object, with the field that leads to or from it.
+    const fn parts(self) -> &'static [(&'static str, Part)] {
+        match self {
+            Kind::Locations => &[(tree::WAREHOUSE, Part::Names("view_location_id"))],
+            Kind::Products => &[("product.template", Part::NamedBy("product_tmpl_id"))],
+            Kind::Prices => &[],
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Part {
+    /// Of the object that this field of the part names.
+    Names(&'static str),
+    /// Of the objects whose field names the part.
+    NamedBy(&'static str),
+}
+
+/// Objects of one kind.
+pub(super) struct KeptObjects {
+    kind: Kind,
+    instance: String,
+    client: Arc<Client>,
+}
+
+/// Tries what reading needs.
+pub(super) async fn check(client: &Client, kind: Kind) -> Result<String, Fault> {
+    let search = Search {
+        model: kind.model(),
+        domain: json!([]),
+        order: "id desc",
+        limit: 1,
+        fields: kind.fields(),
+    };
+    client.search(search).await?;
+    for (model, _) in kind.parts() {
+        client.count(model, json!([["id", "=", 0]])).await?;
+    }
+    let count = client.count(kind.model(), json!([])).await?;
+    Ok(format!("{count} rows"))
+}
+
+#[async_trait::async_trait]
+impl Kept for KeptObjects {
+    fn model(&self) -> &'static str {
+        self.kind.model()
+    }
+
+    fn is_coarse(&self) -> bool {
+        true
+    }
+
+    fn tables(&self) -> Vec<Box<dyn Table + '_>> {
+        let own = Stamped {
+            client: &self.client,
+            model: self.kind.model(),
+            fields: &["write_date"],
+        };
+        let part = |(model, part): &(&'static str, Part)| Stamped {
+            model,
+            fields: match part {
+                Part::Names("view_location_id") => &["write_date", "view_location_id"],
+                _ => &["write_date"],
+            },
+            ..own
+        };
+        let parts = self.kind.parts().iter().map(part);
+        let boxed = |table| Box::new(table) as Box<dyn Table>;
+        [own].into_iter().chain(parts).map(boxed).collect()
+    }
+
+    async fn owners(&self, part: usize, found: &[Row]) -> Result<Vec<i64>, Fault> {
+        match self.kind.parts().get(part) {
+            Some((_, Part::Names(field))) => {
+                Ok(found.iter().filter_map(|r| rows::link(r, field)).collect())
+            }
+            Some((_, Part::NamedBy(field))) => {
+                let parts: Vec<i64> = found.iter().map(rows::id).collect();
+                let model = self.kind.model();
+                let found = self.client.all(model, field, json!(parts), &["id"]);
+                Ok(found.await?.iter().map(rows::id).collect())
+            }
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn page(&self, after: i64) -> Result<Vec<Row>, Fault> {
+        self.some(json!([["id", ">", after]])).await
+    }
+
+    async fn read(&self, ids: &[i64]) -> Result<Vec<Row>, Fault> {
+        self.some(json!([["id", "in", ids]])).await
+    }
+
+    async fn tell<'r>(&self, found: &'r [Row], versions: &mut Versions) -> Result<Told<'r>, Fault> {
+        match self.kind {
+            Kind::Locations => self.locations(found, versions).await,
+            Kind::Products => self.products(found, versions).await,
+            Kind::Prices => self.prices(found, versions).await,
+        }
+    }
+}
+
+impl KeptObjects {
+    pub fn new(kind: Kind, instance: &str, client: Arc<Client>) -> Self {
+        KeptObjects {
+            kind,
+            instance: instance.to_owned(),
+            client,
+        }
+    }
+
+    /// Some objects, by id, no more than a page has.
+    async fn some(&self, domain: Value) -> Result<Vec<Row>, Fault> {
+        let search = Search {
+            model: self.kind.model(),
+            domain,
+            order: "id",
+            limit: self.client.settings.page_rows as usize,
+            fields: self.kind.fields(),
+        };
+        self.client.search(search).await
+    }
+
+    fn meta(&self, kind: &str, row: &Row, version: i64) -> EventMeta {
+        let record_id = format!("{},{}", self.kind.model(), rows::id(row));
+        let at = rows::written_at(row).unwrap_or_default();
+        object_meta(&self.instance, kind, &record_id, "", at, version)
+    }
+
+    async fn locations<'r>(
+        &self,
+        found: &'r [Row],
+        versions: &mut Versions,
+    ) -> Result<Told<'r>, Fault> {
+        let places = Places::load(&self.client).await?;
+        let partners = places.warehouses.values().filter_map(|w| w.partner);
+        let partners: Vec<i64> = partners.collect();
+        let countries = self
+            .client
+            .all("res.partner", "id", json!(partners), &["country_code"])
+            .await?;
+        let mut told = Vec::new();
+        for row in found {
+            let owned = places.tree.owned(rows::id(row));
+            let record = owned.map(|owned| {
+                let warehouse = places.warehouses.get(&rows::id(row));
+                let partner = warehouse.and_then(|w| w.partner);
+                let country = countries.iter().find(|c| Some(rows::id(c)) == partner);
+                let country = country.and_then(|c| rows::text(c, "country_code"));
+                let name = warehouse.map_or(rows::text(row, "name"), |w| Some(&*w.name));
+                let meta = self.meta("Location", row, versions.next());
+                erp::location(meta, owned, name, country.map(Into::into))
+            });
+            told.push((row, Ok(record.into_iter().collect())));
+        }
+        Ok(told)
+    }
+
+    async fn products<'r>(
+        &self,
+        found: &'r [Row],
+        versions: &mut Versions,
+    ) -> Result<Told<'r>, Fault> {
+        let language = self.client.user().await?.language;
+        let language = language.split('_').next().unwrap_or_default();
+        let product = |row: &Row, version: i64| -> Result<Vec<SourceRecord>, Fault> {
+            let gtin = rows::text(row, "barcode").filter(|code| is_gtin(code));
+            let name = rows::text(row, "name");
+            Ok(vec![erp::product(erp::Product {
+                meta: self.meta("ProductChanged", row, version),
+                sku: sku(row)?,
+                gtins: gtin.map(Into::into).into_iter().collect(),
+                title: name.map(|n| (language.into(), n.into())),
+                active: rows::flag(row, "active"),
+                unit: rows::link_name(row, "uom_id").map_or("EA".into(), unit_code),
+                stock_tracked: rows::flag(row, "is_storable"),
+            })])
+        };
+        Ok(found
+            .iter()
+            .map(|row| (row, product(row, versions.next())))
+            .collect())
+    }
+
+    /// List prices; whether taxes are in them, the taxes of the product say.
+    async fn prices<'r>(
+        &self,
+        found: &'r [Row],
+        versions: &mut Versions,
+    ) -> Result<Told<'r>, Fault> {
+        let user = self.client.user().await?;
+        let taxes: Vec<i64> = found
+            .iter()
+            .flat_map(|r| rows::links(r, "taxes_id"))
+            .collect();
+        let fields = ["price_include", "company_id"];
+        let taxes = self
+            .client
+            .all("account.tax", "id", json!(taxes), &fields)
+            .await?;
+        let is_inclusive = |row: &Row| {
+            let own = rows::links(row, "taxes_id");
+            taxes.iter().any(|tax| {
+                own.contains(&rows::id(tax))
+                    && rows::link(tax, "company_id") == Some(user.company)
+                    && rows::flag(tax, "price_include")
+            })
+        };
+        let price = |row: &Row, version: i64| -> Result<Vec<SourceRecord>, Fault> {
+            let Some(amount) = rows::decimal(row, "lst_price") else {
+                return Ok(Vec::new());
+            };
+            let price = erp::Price {
+                meta: self.meta("PriceChanged", row, version),
+                sku: sku(row)?,
+                amount,
+                currency: &user.currency,
+                tax_inclusive: is_inclusive(row),
+            };
+            Ok(vec![erp::price(&self.instance, price)])
+        };
+        Ok(found
+            .iter()
+            .map(|row| (row, price(row, versions.next())))
+            .collect())
+    }
+}
+
+fn sku(row: &Row) -> Result<&str, Fault> {
+    rows::text(row, "default_code").ok_or_else(|| {
+        let id = rows::id(row);
+        let message =
+            format!("{PRODUCT} {id} has no internal reference, and so no SKU; give it one");
+        bad(Code::UnknownReference, message)
+    })
+}
