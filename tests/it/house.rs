@@ -284,7 +284,7 @@ fn foreign_client(code: &Code) -> Option<String> {
 }
 
 /// Folders beside the connectors that all of them may use.
-const HELPERS: [&str; 2] = ["storefront", "webhook"];
+const HELPERS: [&str; 3] = ["erp", "storefront", "webhook"];
 
 /// A vendor's JSON stays in its connector: connectors share the list, and helpers beside it.
 fn foreign_connector(code: &Code) -> Option<String> {

@@ -9,7 +9,7 @@ use super::client::{Change, Client, Search};
 use super::lines::reject;
 use super::references::{busy, create};
 use super::rows;
-use super::tree::Tree;
+use super::tree;
 use crate::contract::event::{Correction, CorrectionKind, SinkOutcome};
 use crate::domain::Decimal;
 use crate::pipeline::{Ack, Code, Fault};
@@ -39,7 +39,7 @@ pub(super) async fn take(client: &Client, e: &Correction) -> Result<Ack, Fault> 
     };
     let who = format!("correction of {sku} at {location}");
     let product = product(client, sku, &who).await?;
-    let tree = Tree::load(client).await?;
+    let (tree, _) = tree::load(client).await?;
     let owner = tree.row_of(location).ok_or_else(|| {
         let message =
             format!("{who}: Tryton has no location {location}; mend `locations`, then redrive");
