@@ -7,7 +7,8 @@
 use crate::codec::Codec;
 use crate::contract::event::{Event, Outcome};
 use crate::contract::{Catalogue, topic};
-use crate::log::{Log, TopicPartition, scan};
+use crate::log::scan::{Stretch, scan};
+use crate::log::{Log, LogError, TopicPartition};
 use crate::pipeline::{Fault, Record};
 use crate::runtime::group_id;
 use serde::Serialize;
@@ -100,8 +101,28 @@ struct Said {
 ///
 /// # Errors
 /// When the log does not answer, or has no such topic.
-pub fn read_topic(log: &dyn Log, topic: &str, mut each: impl FnMut(&Record)) -> Result<(), Fault> {
-    scan::whole(log, topic, |record| {
+pub fn read_topic(log: &dyn Log, topic: &str, each: impl FnMut(&Record)) -> Result<(), Fault> {
+    read_topics(log, [topic], each)
+}
+
+/// As [`read_topic`], of several topics at the same time: records of different topics come mixed.
+///
+/// # Errors
+/// As [`read_topic`].
+pub fn read_topics<'a>(
+    log: &dyn Log,
+    topics: impl IntoIterator<Item = &'a str>,
+    mut each: impl FnMut(&Record),
+) -> Result<(), Fault> {
+    let mut stretches = Vec::new();
+    for topic in topics {
+        let unknown = || LogError::UnknownTopic {
+            topic: topic.to_owned(),
+        };
+        let partitions = log.admin().partitions(topic)?.ok_or_else(unknown)?;
+        stretches.extend(Stretch::whole(topic, partitions));
+    }
+    scan(log, &stretches, |record| {
         each(record);
         Ok(())
     })
@@ -166,18 +187,16 @@ pub fn ledger(
     })?;
     let mut offsets: BTreeMap<TopicPartition, Vec<i64>> = BTreeMap::new();
     let topics: BTreeSet<&str> = readers.iter().map(|(_, topic)| topic.as_str()).collect();
-    for topic in topics {
-        read_topic(log.as_ref(), topic, |record| {
-            let partition = TopicPartition {
-                topic: record.origin.topic.clone(),
-                partition: record.origin.partition,
-            };
-            offsets
-                .entry(partition)
-                .or_default()
-                .push(record.origin.offset);
-        })?;
-    }
+    read_topics(log.as_ref(), topics, |record| {
+        let partition = TopicPartition {
+            topic: record.origin.topic.clone(),
+            partition: record.origin.partition,
+        };
+        offsets
+            .entry(partition)
+            .or_default()
+            .push(record.origin.offset);
+    })?;
     let mut whole = Ledger {
         faults: broken,
         ..Ledger::default()

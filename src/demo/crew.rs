@@ -12,7 +12,7 @@ use crate::contract::Catalogue;
 use crate::contract::event::Event;
 use crate::domain::Timestamp;
 use crate::log::{Log, Reader};
-use crate::pipeline::{Clock, Fault, Record, Verdict};
+use crate::pipeline::{Clock, Fault, Origin, Record, Verdict};
 use crate::runtime::{ProcessorTask, Progress, SinkTask, SourceTask};
 use crate::telemetry::Telemetry;
 use crate::verify;
@@ -104,33 +104,38 @@ impl Crew {
             .collect()
     }
 
-    /// Every committed record of a topic.
-    pub fn records(&self, topic: &str) -> Result<Vec<Record>, Fault> {
+    /// Every committed record of these topics.
+    pub fn records<'a>(
+        &self,
+        topics: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Vec<Record>, Fault> {
         let mut all = Vec::new();
-        verify::read_topic(self.log.as_ref(), topic, |record| all.push(record.clone()))?;
+        verify::read_topics(self.log.as_ref(), topics, |record| all.push(record.clone()))?;
+        // Of different topics they come as they can be had.
+        all.sort_by(|a, b| a.origin.cmp(&b.origin));
         Ok(all)
     }
 
     /// The first place anywhere in the log where these bytes stand.
     pub fn find(&self, needle: &[u8]) -> Result<Option<String>, Fault> {
-        let mut found = None;
-        for topic in self.log.admin().topics()? {
-            verify::read_topic(self.log.as_ref(), &topic.name, |record| {
-                let parts = [
-                    record.key.as_deref(),
-                    record.value.as_deref(),
-                    Some(&**record.headers.packed()),
-                ];
-                let parts = parts.into_iter().flatten();
-                let first = needle.first().copied().unwrap_or_default();
-                let mut near = parts.filter(|part| part.contains(&first));
-                let holds = |part: &[u8]| part.windows(needle.len()).any(|w| w == needle);
-                if found.is_none() && near.any(holds) {
-                    found = Some(record.origin.to_string());
-                }
-            })?;
-        }
-        Ok(found)
+        let first = needle.first().copied().unwrap_or_default();
+        let holds =
+            |part: &[u8]| part.contains(&first) && part.windows(needle.len()).any(|w| w == needle);
+        let mut found: Option<Origin> = None;
+        let topics = self.log.admin().topics()?;
+        let names = topics.iter().map(|t| t.name.as_str());
+        verify::read_topics(self.log.as_ref(), names, |record| {
+            let parts = [
+                record.key.as_deref(),
+                record.value.as_deref(),
+                Some(&**record.headers.packed()),
+            ];
+            if parts.into_iter().flatten().any(holds) {
+                let found = found.get_or_insert_with(|| record.origin.clone());
+                *found = record.origin.clone().min(found.clone());
+            }
+        })?;
+        Ok(found.map(|origin| origin.to_string()))
     }
 
     /// When something that waits for nothing but time goes on, as of the last steps.

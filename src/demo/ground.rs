@@ -76,15 +76,17 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    /// Of this process, or of a cluster that holds nothing yet; with topics and contracts for `readers`.
-    /// The clock begins at `start`.
+    /// Of this process, or of a cluster that holds nothing yet; with topics, of at most so many
+    /// partitions, and contracts for `readers`. The clock begins at `start`.
     pub fn prepare(
         cluster: Option<&Cluster>,
         readers: &Readers,
+        partitions_max: i32,
         start: Timestamp,
     ) -> Result<Ground, Fault> {
-        let (clock, bare, registry) = ground(cluster, start)?;
-        lay_out(bare.as_ref(), registry.as_ref(), readers)?;
+        let (clock, bare) = ground(cluster, start)?;
+        lay_out(bare.as_ref(), readers, partitions_max)?;
+        let registry = registered(&bare, cluster, readers)?;
         let tally = Tally::of(bare.as_ref())?;
         let log: Arc<dyn Log> = Arc::new(Prompt {
             inner: bare.clone(),
@@ -168,17 +170,13 @@ impl Ground {
     }
 }
 
-/// A clock, a log and a registry.
-type Place = (Arc<DrivenClock>, Arc<dyn Log>, Arc<dyn Registry>);
-
-/// The clock, the log and the registry: of this process, or of a cluster that holds nothing yet.
-fn ground(cluster: Option<&Cluster>, start: Timestamp) -> Result<Place, Fault> {
-    let in_log = |log: &Arc<dyn Log>| {
-        let opened = EmbeddedRegistry::open(log.clone());
-        opened.map_err(|e| setup("the schema registry in the log cannot be opened").caused_by(e))
-    };
+/// The clock and the log: of this process, or of a cluster that holds nothing yet.
+fn ground(
+    cluster: Option<&Cluster>,
+    start: Timestamp,
+) -> Result<(Arc<DrivenClock>, Arc<dyn Log>), Fault> {
+    let clock = Arc::new(DrivenClock::new(start));
     let Some(cluster) = cluster else {
-        let clock = Arc::new(DrivenClock::new(start));
         let time = clock.clone();
         let now: embedded::Now =
             Arc::new(move || Duration::from_micros(u64::try_from(time.now().0).unwrap_or(0)));
@@ -186,8 +184,7 @@ fn ground(cluster: Option<&Cluster>, start: Timestamp) -> Result<Place, Fault> {
             now,
             ..embedded::Options::system()
         }));
-        let registry = Arc::new(in_log(&log)?);
-        return Ok((clock, log, registry));
+        return Ok((clock, log));
     };
     let log = cluster.log.clone();
     if let Some(topic) = log.admin().topics()?.first() {
@@ -197,38 +194,50 @@ fn ground(cluster: Option<&Cluster>, start: Timestamp) -> Result<Place, Fault> {
             log.address()
         )));
     }
-    let registry = match &cluster.registry {
-        Some(registry) => registry.clone(),
-        None => Arc::new(in_log(&log)?),
-    };
-    let clock = Arc::new(DrivenClock::new(start));
-    Ok((clock, log, registry))
+    Ok((clock, log))
 }
 
-/// Creates the topics and registers the schemas, as `topics apply` and `schemas register` do.
-fn lay_out(log: &dyn Log, registry: &dyn Registry, readers: &Readers) -> Result<(), Fault> {
-    let catalogue = Catalogue::compiled();
-    let mut wanted = topics::wanted(catalogue, Tier::S, readers);
+/// Creates the topics, as `topics apply` does.
+fn lay_out(log: &dyn Log, readers: &Readers, partitions_max: i32) -> Result<(), Fault> {
+    let mut wanted = topics::wanted(Catalogue::compiled(), Tier::S, readers);
     for topic in &mut wanted {
+        topic.partitions = topic.partitions.min(partitions_max);
         let lag = COMPACTION_LAG.as_millis().to_string();
         topic.settings.insert("min.compaction.lag.ms".into(), lag);
         // Simulated months may pass.
         topic.settings.insert("retention.ms".into(), "-1".into());
     }
-    Plan::make(log, wanted, None)?.apply(log)?;
-    register::all(registry, &topics::subjects(catalogue, readers)).map_err(|e| {
+    Ok(Plan::make(log, wanted, None)?.apply(log)?)
+}
+
+/// The registry with the schemas that `readers` need, as `schemas register` leaves it.
+fn registered(
+    log: &Arc<dyn Log>,
+    cluster: Option<&Cluster>,
+    readers: &Readers,
+) -> Result<Arc<dyn Registry>, Fault> {
+    let registry =
+        match cluster.and_then(|c| c.registry.clone()) {
+            Some(registry) => registry,
+            None => Arc::new(EmbeddedRegistry::open(log.clone()).map_err(|e| {
+                setup("the schema registry in the log cannot be opened").caused_by(e)
+            })?),
+        };
+    let subjects = topics::subjects(Catalogue::compiled(), readers);
+    register::all(registry.as_ref(), &subjects).map_err(|e| {
         let address = registry.address().to_owned();
         setup(format!("the contracts cannot be registered at {address}")).caused_by(e)
-    })
+    })?;
+    Ok(registry)
 }
 
 fn reader(log: &dyn Log) -> Result<Box<dyn Reader>, Fault> {
-    let catalogue = Catalogue::compiled();
-    let partitions = invariants::TOPICS.into_iter().flat_map(|topic| {
-        let count = catalogue.partitions(topic, Tier::S).unwrap_or(1);
-        (0..count).map(move |p| (TopicPartition::new(topic, p), Offset::Beginning))
-    });
-    let from: Vec<_> = partitions.collect();
+    let mut from = Vec::new();
+    for topic in invariants::TOPICS {
+        let count = log.admin().partitions(topic)?.unwrap_or_default();
+        let all = (0..count).map(|p| TopicPartition::new(topic, p));
+        from.extend(all.map(|p| (p, Offset::Beginning)));
+    }
     Ok(log.reader(&from, Isolation::ReadCommitted)?)
 }
 

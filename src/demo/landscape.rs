@@ -79,7 +79,7 @@ impl Landscape {
         let plan = market.plan();
         let mut readers = readers(&shops);
         plan.add_to(&mut readers);
-        let place = Ground::prepare(options.cluster.as_ref(), &readers, start)?;
+        let place = Ground::prepare(options.cluster.as_ref(), &readers, i32::MAX, start)?;
         let clock = place.clock.clone();
         let street: Shared = Arc::new(Mutex::new(Street::default()));
         let heard = Heard::default();

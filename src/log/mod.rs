@@ -366,11 +366,23 @@ pub struct TopicSpec {
 
 /// Administration of topics and groups.
 pub trait Admin: Send + Sync {
-    /// The topics that exist, with the settings that differ from the broker's defaults.
-    fn topics(&self) -> Result<Vec<TopicSpec>, LogError>;
-    /// Creates a topic, which can be used when this returns. An existing topic of that name is an
-    /// error.
-    fn create(&self, topic: &TopicSpec) -> Result<(), LogError>;
+    /// The topics whose names begin with `prefix`, with the settings that differ from the broker's
+    /// defaults.
+    fn topics_under(&self, prefix: &str) -> Result<Vec<TopicSpec>, LogError>;
+    /// Every topic that exists.
+    fn topics(&self) -> Result<Vec<TopicSpec>, LogError> {
+        self.topics_under("")
+    }
+    /// Partitions of a topic; `None` where there is no such topic.
+    fn partitions(&self, topic: &str) -> Result<Option<i32>, LogError>;
+    /// Creates topics, which can be used when this returns: many at once cost little more than one.
+    /// An existing topic of one of the names is an error, and so is a name that stands there twice;
+    /// others of the topics may have been created then.
+    fn create_all(&self, topics: &[TopicSpec]) -> Result<(), LogError>;
+    /// Creates one topic, as [`Admin::create_all`].
+    fn create(&self, topic: &TopicSpec) -> Result<(), LogError> {
+        self.create_all(std::slice::from_ref(topic))
+    }
     /// Sets the given settings of an existing topic; others stay.
     fn alter(&self, topic: &str, settings: &BTreeMap<String, String>) -> Result<(), LogError>;
     /// First kept offset and high watermark of a partition.

@@ -95,24 +95,6 @@ pub fn scan<E: From<LogError>>(
     .map(|()| read.into_inner())
 }
 
-/// Hands every committed record of a topic to `visit`.
-///
-/// # Errors
-/// As [`scan`].
-pub fn whole<E: From<LogError>>(
-    log: &dyn Log,
-    topic: &str,
-    visit: impl FnMut(&Record) -> Result<(), E>,
-) -> Result<u64, E> {
-    let topics = log.admin().topics()?;
-    let found = topics.iter().find(|t| t.name == topic);
-    let partitions = found.map(|t| t.partitions);
-    let partitions = partitions.ok_or_else(|| LogError::UnknownTopic {
-        topic: topic.to_owned(),
-    })?;
-    scan(log, &Stretch::whole(topic, partitions), visit)
-}
-
 /// Reads one topic after the other, until none is left or nobody listens any more.
 fn work(
     log: &dyn Log,

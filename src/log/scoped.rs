@@ -283,19 +283,24 @@ struct ScopedAdmin {
 }
 
 impl Admin for ScopedAdmin {
-    fn topics(&self) -> Result<Vec<TopicSpec>, LogError> {
-        let all = self.inner.admin().topics()?;
+    fn topics_under(&self, prefix: &str) -> Result<Vec<TopicSpec>, LogError> {
+        let all = self.inner.admin().topics_under(&self.names.outer(prefix))?;
         let own = all.into_iter().filter_map(|topic| {
             let name = topic.name.strip_prefix(&*self.names.prefix)?.to_owned();
             Some(TopicSpec { name, ..topic })
         });
         Ok(own.collect())
     }
-    fn create(&self, topic: &TopicSpec) -> Result<(), LogError> {
-        self.inner.admin().create(&TopicSpec {
+    fn partitions(&self, topic: &str) -> Result<Option<i32>, LogError> {
+        self.inner.admin().partitions(&self.names.outer(topic))
+    }
+    fn create_all(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
+        let outer = topics.iter().map(|topic| TopicSpec {
             name: self.names.outer(&topic.name),
             ..topic.clone()
-        })
+        });
+        let outer: Vec<TopicSpec> = outer.collect();
+        self.inner.admin().create_all(&outer)
     }
     fn alter(&self, topic: &str, settings: &BTreeMap<String, String>) -> Result<(), LogError> {
         let topic = self.names.outer(topic);

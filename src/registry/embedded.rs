@@ -89,28 +89,23 @@ impl EmbeddedRegistry {
 
     fn ensure_topic(&self) -> Result<(), RegistryError> {
         let admin = self.log.admin();
-        let find = || -> Result<Option<TopicSpec>, RegistryError> {
-            let topics = admin.topics().map_err(|e| self.unavailable(&e))?;
-            Ok(topics.into_iter().find(|t| t.name == TOPIC))
-        };
-        let found = match find()? {
-            Some(found) => found,
+        let find = || admin.partitions(TOPIC).map_err(|e| self.unavailable(&e));
+        let partitions = match find()? {
+            Some(partitions) => partitions,
             None => {
                 let brokers = admin.brokers().map_err(|e| self.unavailable(&e))?;
-                let wanted = topic_spec(brokers.clamp(1, 3) as i32);
-                match admin.create(&wanted) {
-                    Ok(()) => wanted,
+                match admin.create(&topic_spec(brokers.clamp(1, 3) as i32)) {
+                    Ok(()) => 1,
                     // Another instance may have been quicker.
                     Err(error) => find()?.ok_or_else(|| self.unavailable(&error))?,
                 }
             }
         };
-        if found.partitions != 1 {
+        if partitions != 1 {
             return Err(RegistryError::Refused {
                 code: 50001,
                 message: format!(
-                    "{TOPIC} has {} partitions, a registry's topic has one: delete or rename it",
-                    found.partitions
+                    "{TOPIC} has {partitions} partitions, a registry's topic has one: delete or rename it"
                 ),
             });
         }

@@ -88,9 +88,7 @@ impl SourceTask {
         telemetry: Arc<Telemetry>,
         settings: TaskSettings,
     ) -> Result<Self, Fault> {
-        let topics = log.admin().topics()?;
-        let cursors = topics.iter().find(|t| t.name == topic::SOURCE_CURSOR);
-        let Some(cursors) = cursors else {
+        let Some(partitions) = log.admin().partitions(topic::SOURCE_CURSOR)? else {
             return Err(crate::log::LogError::UnknownTopic {
                 topic: topic::SOURCE_CURSOR.into(),
             }
@@ -111,7 +109,7 @@ impl SourceTask {
         source.open(Arc::new(inbox))?;
         Ok(SourceTask {
             outbox: Outbox::new(codec.clone(), catalogue, name),
-            partitions: cursors.partitions,
+            partitions,
             name: name.to_owned(),
             source,
             log,
@@ -347,7 +345,9 @@ impl SourceTask {
                     Isolation::ReadCommitted,
                 )?,
             };
-            reader.poll(10_000, READ_WAIT, &mut records)?;
+            if !reader.caught_up() {
+                reader.poll(10_000, READ_WAIT, &mut records)?;
+            }
             for record in records.drain(..) {
                 self.take_cursor(&prefix, &record)?;
             }

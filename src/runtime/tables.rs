@@ -25,26 +25,13 @@ impl Tables {
             return Ok(Tables::default());
         }
         let mut from = Vec::new();
-        for existing in log
-            .admin()
-            .topics()?
-            .into_iter()
-            .filter(|t| topics.contains(&t.name.as_str()))
-        {
-            for partition in 0..existing.partitions {
-                from.push((
-                    TopicPartition::new(existing.name.as_str(), partition),
-                    Offset::Beginning,
-                ));
-            }
-        }
-        if let Some(missing) = topics
-            .iter()
-            .find(|t| !from.iter().any(|(p, _)| &*p.topic == **t))
-        {
-            return Err(LogError::UnknownTopic {
-                topic: (*missing).to_owned(),
-            });
+        for topic in topics {
+            let Some(partitions) = log.admin().partitions(topic)? else {
+                let topic = (*topic).to_owned();
+                return Err(LogError::UnknownTopic { topic });
+            };
+            let all = (0..partitions).map(|p| TopicPartition::new(*topic, p));
+            from.extend(all.map(|p| (p, Offset::Beginning)));
         }
         let reader = log.reader(&from, Isolation::ReadCommitted)?;
         Ok(Tables {

@@ -125,17 +125,18 @@ impl Plan {
     /// At the first step that fails, with the topic's name.
     pub fn apply(&self, log: &dyn Log) -> Result<(), LogError> {
         let admin = log.admin();
+        let new = self.steps.iter().filter_map(|step| match step {
+            Step::Create(topic) => Some(topic.clone()),
+            _ => None,
+        });
+        admin.create_all(&new.collect::<Vec<_>>())?;
         for step in &self.steps {
-            match step {
-                Step::Create(topic) => admin.create(topic)?,
-                Step::Change { topic, settings } => {
-                    let settings = settings
-                        .iter()
-                        .map(|(name, _, to)| (name.clone(), to.clone()))
-                        .collect();
-                    admin.alter(topic, &settings)?;
-                }
-                Step::Unchanged(_) | Step::Refused { .. } => {}
+            if let Step::Change { topic, settings } = step {
+                let settings = settings
+                    .iter()
+                    .map(|(name, _, to)| (name.clone(), to.clone()))
+                    .collect();
+                admin.alter(topic, &settings)?;
             }
         }
         Ok(())

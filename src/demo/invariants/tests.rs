@@ -42,10 +42,7 @@ fn sound() -> &'static Sound {
             let mut landscape = Landscape::start(&options).await.expect("a landscape");
             landscape.live(&mut Blind).await.expect("a day");
             Sound {
-                records: TOPICS
-                    .iter()
-                    .flat_map(|t| landscape.crew.records(t).expect("the log"))
-                    .collect(),
+                records: landscape.crew.records(TOPICS).expect("the log"),
                 codec: landscape.crew.codec.clone(),
                 ledger: landscape.crew.ledger().expect("books"),
                 shown: landscape

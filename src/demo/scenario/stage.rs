@@ -28,6 +28,8 @@ const SOON: Duration = Duration::from_secs(1);
 const OPENING: Duration = Duration::from_secs(10);
 /// Time that passes at the end, so that all that is judged late is judged.
 const AFTERMATH: Duration = Duration::from_secs(8 * 86_400);
+/// Partitions of a topic: enough for keys to be apart, and quick to have on a cluster.
+const PARTITIONS_MAX: i32 = 2;
 /// The connector that tells of channels and locations.
 const REFERENCE: &str = "reference";
 
@@ -133,7 +135,7 @@ impl Stage {
         let told = topic::CHANNEL_CHANGE.to_owned();
         readers.sources.push((REFERENCE.to_owned(), told));
         plan.add_to(&mut readers);
-        let place = Ground::prepare(cluster, &readers, FIRST_DAY)?;
+        let place = Ground::prepare(cluster, &readers, PARTITIONS_MAX, FIRST_DAY)?;
         let said: Shared<Said> = Shared::default();
         let ear = said.clone();
         let ear = Box::new(move |event: &Event| open(&ear).hear(event));
@@ -260,21 +262,25 @@ impl Stage {
     /// Dead letters: reader, code, key and message.
     pub fn dead(&self) -> Result<Vec<(Text, Text, Text, String)>, String> {
         let readers: BTreeSet<&String> = self.crew.settles.iter().map(|(r, _)| r).collect();
+        let catalogue = Catalogue::compiled();
+        let topics = readers
+            .into_iter()
+            .map(|r| (catalogue.dead_letter_topic(r), r));
+        let topics: BTreeMap<String, &String> = topics.collect();
+        let records = self.crew.records(topics.keys().map(String::as_str));
         let mut dead = Vec::new();
-        for reader in readers {
-            let topic = Catalogue::compiled().dead_letter_topic(reader);
-            for record in self.crew.records(&topic).map_err(|f| f.to_string())? {
-                let event = self.crew.codec.decode(&record).map_err(|f| f.to_string())?;
-                if let Event::DeadLetter(e) = event {
-                    let key = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default());
-                    let message = e.message.to_string();
-                    dead.push((
-                        Text::from(reader.as_str()),
-                        e.code.clone(),
-                        Text::from(&*key),
-                        message,
-                    ));
-                }
+        for record in records.map_err(|f| f.to_string())? {
+            let event = self.crew.codec.decode(&record).map_err(|f| f.to_string())?;
+            let reader = topics.get(&*record.origin.topic);
+            if let (Event::DeadLetter(e), Some(reader)) = (event, reader) {
+                let key = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default());
+                let reader = Text::from(reader.as_str());
+                dead.push((
+                    reader,
+                    e.code.clone(),
+                    Text::from(&*key),
+                    e.message.to_string(),
+                ));
             }
         }
         Ok(dead)

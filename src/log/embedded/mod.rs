@@ -305,33 +305,38 @@ impl Log for EmbeddedLog {
 }
 
 impl Admin for EmbeddedLog {
-    fn topics(&self) -> Result<Vec<TopicSpec>, LogError> {
-        Ok(self
-            .shared
-            .lock()
+    fn topics_under(&self, prefix: &str) -> Result<Vec<TopicSpec>, LogError> {
+        let inner = self.shared.lock();
+        let found = inner
             .topics
-            .values()
-            .map(|t| t.spec.clone())
-            .collect())
+            .iter()
+            .filter(|(name, _)| name.starts_with(prefix));
+        Ok(found.map(|(_, topic)| topic.spec.clone()).collect())
     }
-    fn create(&self, topic: &TopicSpec) -> Result<(), LogError> {
+    fn partitions(&self, topic: &str) -> Result<Option<i32>, LogError> {
+        let inner = self.shared.lock();
+        Ok(inner.topics.get(topic).map(|t| t.spec.partitions))
+    }
+    fn create_all(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
         let mut inner = self.shared.lock();
-        let name: Arc<str> = Arc::from(topic.name.as_str());
-        if inner.topics.contains_key(&name) {
-            return Err(LogError::Other(format!("topic {name} exists already")));
+        for topic in topics {
+            let name: Arc<str> = Arc::from(topic.name.as_str());
+            if inner.topics.contains_key(&name) {
+                return Err(LogError::Other(format!("topic {name} exists already")));
+            }
+            let mut made = Topic {
+                spec: topic.clone(),
+                partitions: (0..topic.partitions.max(1))
+                    .map(|number| Partition::new(name.clone(), number))
+                    .collect(),
+                compacted: false,
+                bytes_max: None,
+                record_bytes_max: 0,
+                round_robin: 0,
+            };
+            made.apply_settings(&self.shared.options);
+            inner.topics.insert(name, made);
         }
-        let mut made = Topic {
-            spec: topic.clone(),
-            partitions: (0..topic.partitions.max(1))
-                .map(|number| Partition::new(name.clone(), number))
-                .collect(),
-            compacted: false,
-            bytes_max: None,
-            record_bytes_max: 0,
-            round_robin: 0,
-        };
-        made.apply_settings(&self.shared.options);
-        inner.topics.insert(name, made);
         Ok(())
     }
     fn alter(&self, topic: &str, settings: &BTreeMap<String, String>) -> Result<(), LogError> {

@@ -12,13 +12,18 @@ use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::topic_partition_list::{Offset as RdOffset, TopicPartitionList};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often a topic that was just made is looked for.
 const TOPIC_WAIT: Duration = Duration::from_millis(20);
+/// Of many topics at once, each may take so much longer.
+const TOPIC_TIME_MAX: Duration = Duration::from_millis(250);
+/// Partitions created by one call: a controller does each whole, and no more than 10,000.
+const PARTITIONS_AT_ONCE: i32 = 2_000;
 /// Length of a UUID in text.
 const UUID_CHARS: usize = 36;
 /// Complaints taken in at a time.
@@ -115,28 +120,86 @@ impl KafkaAdmin {
         }
     }
 
-    /// A topic is known to the controller before it is to the brokers.
-    fn wait_for_topic(&self, topic: &TopicSpec) -> Result<(), LogError> {
-        let deadline = Instant::now() + CALL_TIME_MAX;
+    fn create_at_once(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
+        let new = topics.iter().map(|topic| {
+            let copies = TopicReplication::Fixed(topic.replication);
+            let new = NewTopic::new(&topic.name, topic.partitions, copies);
+            let settings = topic.settings.iter();
+            settings.fold(new, |new, (name, value)| new.set(name, value))
+        });
+        let new: Vec<NewTopic<'_>> = new.collect();
+        let options = AdminOptions::new()
+            .request_timeout(Some(CALL_TIME_MAX))
+            .operation_timeout(Some(CALL_TIME_MAX));
+        let made = block_on(self.admin.create_topics(&new, &options));
+        let made = made.map_err(|e| self.error(topics.first().map(|t| &*t.name), &e))?;
+        let mut names: BTreeSet<&str> = topics.iter().map(|t| &*t.name).collect();
+        let mut refused = None;
+        for result in &made {
+            if let Err((name, code)) = result {
+                if *code != RDKafkaErrorCode::TopicAlreadyExists {
+                    names.remove(name.as_str());
+                }
+                refused.get_or_insert_with(|| format!("topic {name} was not created: {code}"));
+            }
+        }
+        self.wait_for_topics(names)?;
+        refused.map_or(Ok(()), |words| Err(LogError::Other(words)))
+    }
+
+    /// A topic is known to the controller before it is to the brokers, and told of before it is served.
+    fn wait_for_topics(&self, mut names: BTreeSet<&str>) -> Result<(), LogError> {
+        let limit = CALL_TIME_MAX + TOPIC_TIME_MAX * names.len() as u32;
+        let deadline = Instant::now() + limit;
         loop {
+            // Of one topic the answer is short, of many a single one is.
+            let one = names.first().copied().filter(|_| names.len() == 1);
             let metadata = self
                 .probe
-                .fetch_metadata(Some(&topic.name), CALL_TIME_MAX)
-                .map_err(|e| self.error(Some(&topic.name), &e))?;
-            let known = metadata.topics().iter().any(|t| {
-                t.name() == topic.name
-                    && !t.partitions().is_empty()
-                    && t.partitions().iter().all(|p| p.leader() >= 0)
-            });
-            if known {
-                return Ok(());
+                .fetch_metadata(one, CALL_TIME_MAX)
+                .map_err(|e| self.error(one, &e))?;
+            for topic in metadata.topics() {
+                if names.contains(topic.name()) && self.is_served(topic)? {
+                    names.remove(topic.name());
+                }
             }
+            let Some(missing) = names.first() else {
+                return Ok(());
+            };
             if Instant::now() > deadline {
-                let words = format!("topic {} was created, and no broker serves it", topic.name);
+                let words = format!("topic {missing} was created, and no broker serves it");
                 return Err(LogError::TimedOut(words));
             }
             std::thread::sleep(TOPIC_WAIT);
         }
+    }
+
+    /// Whether every partition of a topic has a leader that answers as such.
+    fn is_served(&self, topic: &MetadataTopic) -> Result<bool, LogError> {
+        use RDKafkaErrorCode as E;
+        for partition in topic.partitions() {
+            if partition.leader() < 0 {
+                return Ok(false);
+            }
+            let asked = self
+                .probe
+                .fetch_watermarks(topic.name(), partition.id(), CALL_TIME_MAX);
+            match asked.as_ref().map_err(|e| (e, e.rdkafka_error_code())) {
+                Ok(_) => {}
+                Err((
+                    _,
+                    Some(
+                        E::NotLeaderForPartition
+                        | E::LeaderNotAvailable
+                        | E::UnknownTopic
+                        | E::UnknownPartition
+                        | E::UnknownTopicOrPartition,
+                    ),
+                )) => return Ok(false),
+                Err((error, _)) => return Err(self.error(Some(topic.name()), error)),
+            }
+        }
+        Ok(!topic.partitions().is_empty())
     }
 
     /// Settings are known to the controller before they are to the brokers; a next change that did
@@ -209,7 +272,7 @@ impl KafkaAdmin {
 }
 
 impl Admin for KafkaAdmin {
-    fn topics(&self) -> Result<Vec<TopicSpec>, LogError> {
+    fn topics_under(&self, prefix: &str) -> Result<Vec<TopicSpec>, LogError> {
         let metadata = self
             .probe
             .fetch_metadata(None, CALL_TIME_MAX)
@@ -218,7 +281,7 @@ impl Admin for KafkaAdmin {
             metadata
                 .topics()
                 .iter()
-                .filter(|t| !t.name().starts_with("__"))
+                .filter(|t| !t.name().starts_with("__") && t.name().starts_with(prefix))
         };
         let names: Vec<&str> = own().map(|t| t.name()).collect();
         let mut settings = if names.is_empty() {
@@ -239,31 +302,30 @@ impl Admin for KafkaAdmin {
             .collect())
     }
 
-    fn create(&self, topic: &TopicSpec) -> Result<(), LogError> {
-        let mut new = NewTopic::new(
-            &topic.name,
-            topic.partitions,
-            TopicReplication::Fixed(topic.replication),
-        );
-        for (name, value) in &topic.settings {
-            new = new.set(name, value);
+    fn partitions(&self, topic: &str) -> Result<Option<i32>, LogError> {
+        let metadata = self
+            .probe
+            .fetch_metadata(Some(topic), CALL_TIME_MAX)
+            .map_err(|e| self.error(Some(topic), &e))?;
+        let found = metadata.topics().iter().find(|t| t.name() == topic);
+        let partitions = found.map(|t| t.partitions().len() as i32);
+        Ok(partitions.filter(|count| *count > 0))
+    }
+
+    fn create_all(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
+        let mut rest = topics;
+        while !rest.is_empty() {
+            let mut partitions = 0;
+            let fits = rest.iter().take_while(|topic| {
+                partitions += topic.partitions;
+                partitions <= PARTITIONS_AT_ONCE
+            });
+            let count = fits.count().max(1);
+            let (now, later) = rest.split_at(count);
+            self.create_at_once(now)?;
+            rest = later;
         }
-        let options = AdminOptions::new()
-            .request_timeout(Some(CALL_TIME_MAX))
-            .operation_timeout(Some(CALL_TIME_MAX));
-        let made = block_on(self.admin.create_topics([&new], &options))
-            .map_err(|e| self.error(Some(&topic.name), &e))?;
-        match made.into_iter().next() {
-            Some(Err((name, code))) => {
-                if code == RDKafkaErrorCode::TopicAlreadyExists {
-                    self.wait_for_topic(topic)?;
-                }
-                Err(LogError::Other(format!(
-                    "topic {name} was not created: {code}"
-                )))
-            }
-            _ => self.wait_for_topic(topic),
-        }
+        Ok(())
     }
 
     fn alter(&self, topic: &str, settings: &BTreeMap<String, String>) -> Result<(), LogError> {

@@ -10,7 +10,7 @@ use super::consumer::Gathered;
 use super::{CALL_TIME_MAX, KafkaSettings, forward, forward_error, log_error};
 use crate::pipeline::Record;
 use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
@@ -42,12 +42,14 @@ struct Place {
 
 struct Topic {
     name: Arc<str>,
-    consumer: BaseConsumer<Quiet>,
+    /// Made when the topic is read: of one with nothing in it there may be no need.
+    consumer: Option<BaseConsumer<Quiet>>,
     places: BTreeMap<i32, Place>,
 }
 
 pub(super) struct KafkaReader {
     address: String,
+    config: ClientConfig,
     topics: Vec<Topic>,
     /// Met after records of the same poll, which were handed out first.
     untold: Option<LogError>,
@@ -65,7 +67,6 @@ impl KafkaReader {
             .set("group.id", "crossdock.reader")
             .set("enable.partition.eof", "true");
         let config = settings.with_extra(config);
-        let failed = |e: KafkaError| log_error(&settings.bootstrap, None, &e);
         let mut topics: Vec<Topic> = Vec::new();
         for (at, offset) in from {
             let (first, end) = admin.watermarks(at)?;
@@ -77,10 +78,9 @@ impl KafkaReader {
             let index = match topics.iter().position(|t| t.name == at.topic) {
                 Some(index) => index,
                 None => {
-                    let consumer = config.create_with_context(Quiet).map_err(failed)?;
                     topics.push(Topic {
                         name: at.topic.clone(),
-                        consumer,
+                        consumer: None,
                         places: BTreeMap::new(),
                     });
                     topics.len() - 1
@@ -98,38 +98,45 @@ impl KafkaReader {
         }
         let mut reader = KafkaReader {
             address: settings.bootstrap.clone(),
+            config,
             topics,
             untold: None,
         };
         for topic in &mut reader.topics {
-            topic
-                .stabilise()
-                .map_err(|e| log_error(&reader.address, Some(&topic.name), &e))?;
-            let mut list = TopicPartitionList::new();
-            for (partition, place) in &topic.places {
-                let _ = list.add_partition_offset(
-                    &topic.name,
-                    *partition,
-                    RdOffset::Offset(place.next),
-                );
+            if topic.places.values().any(|p| !p.reached) {
+                topic
+                    .connect(&reader.config)
+                    .map_err(|e| log_error(&reader.address, Some(&topic.name), &e))?;
             }
-            topic
-                .consumer
-                .assign(&list)
-                .map_err(|e| log_error(&reader.address, Some(&topic.name), &e))?;
         }
         Ok(reader)
     }
 }
 
 impl Topic {
+    /// Begins to read.
+    fn connect(&mut self, config: &ClientConfig) -> Result<(), KafkaError> {
+        if self.consumer.is_some() {
+            return Ok(());
+        }
+        let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet)?;
+        self.stabilise(&consumer)?;
+        let mut list = TopicPartitionList::new();
+        for (partition, place) in &self.places {
+            // An element just added always takes an offset.
+            let _ = list.add_partition_offset(&self.name, *partition, RdOffset::Offset(place.next));
+        }
+        consumer.assign(&list)?;
+        self.consumer = Some(consumer);
+        Ok(())
+    }
+
     /// Looks whether the log has become stable up to the end. Returns the partitions that have.
-    fn stabilise(&mut self) -> Result<Vec<i32>, KafkaError> {
+    fn stabilise(&mut self, consumer: &BaseConsumer<Quiet>) -> Result<Vec<i32>, KafkaError> {
         let mut now_stable = Vec::new();
         for (partition, place) in self.places.iter_mut().filter(|(_, p)| !p.stable) {
             let (_, stable_end) =
-                self.consumer
-                    .fetch_watermarks(&self.name, *partition, CALL_TIME_MAX)?;
+                consumer.fetch_watermarks(&self.name, *partition, CALL_TIME_MAX)?;
             if stable_end >= place.end {
                 place.stable = true;
                 now_stable.push(*partition);
@@ -155,25 +162,27 @@ impl Reader for KafkaReader {
         for topic in &mut self.topics {
             let name = topic.name.clone();
             let error = |e: &KafkaError| log_error(&self.address, Some(&name), e);
-            if topic.places.values().any(|p| !p.stable) {
-                for partition in topic.stabilise().map_err(|e| error(&e))? {
-                    // An end reported before does not count: ask for it anew.
-                    let next = topic.places[&partition].next;
-                    let sought = topic.consumer.seek(
-                        &topic.name,
-                        partition,
-                        RdOffset::Offset(next),
-                        CALL_TIME_MAX,
-                    );
-                    sought.map_err(|e| error(&e))?;
-                }
+            topic.connect(&self.config).map_err(|e| error(&e))?;
+            let Some(consumer) = topic.consumer.take() else {
+                continue;
+            };
+            let stabilised = match topic.places.values().any(|p| !p.stable) {
+                true => topic.stabilise(&consumer),
+                false => Ok(Vec::new()),
+            };
+            let consumer = topic.consumer.insert(consumer);
+            for partition in stabilised.map_err(|e| error(&e))? {
+                // An end reported before does not count: ask for it anew.
+                let next = RdOffset::Offset(topic.places[&partition].next);
+                let sought = consumer.seek(&topic.name, partition, next, CALL_TIME_MAX);
+                sought.map_err(|e| error(&e))?;
             }
             let mut gathered = Gathered::new(into);
             let mut names = vec![topic.name.clone()];
             let mut wait = share;
             let mut of_topic = 0;
             while of_topic < max {
-                match topic.consumer.poll(wait) {
+                match consumer.poll(wait) {
                     None => break,
                     Some(Ok(message)) => {
                         if let Some(place) = topic.places.get_mut(&message.partition()) {

@@ -104,11 +104,14 @@ impl Log for Flawed {
 }
 
 impl Admin for Flawed {
-    fn topics(&self) -> Result<Vec<TopicSpec>, LogError> {
-        self.inner.admin().topics()
+    fn topics_under(&self, prefix: &str) -> Result<Vec<TopicSpec>, LogError> {
+        self.inner.admin().topics_under(prefix)
     }
-    fn create(&self, topic: &TopicSpec) -> Result<(), LogError> {
-        self.inner.admin().create(topic)
+    fn partitions(&self, topic: &str) -> Result<Option<i32>, LogError> {
+        self.inner.admin().partitions(topic)
+    }
+    fn create_all(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
+        self.inner.admin().create_all(topics)
     }
     fn alter(&self, topic: &str, settings: &BTreeMap<String, String>) -> Result<(), LogError> {
         self.inner.admin().alter(topic, settings)
