@@ -269,12 +269,12 @@ impl Catalogue {
         self.of_reader("receipt", reader)
     }
 
-    /// Topic in which a sink keeps what is parked.
+    /// Topic in which a reader keeps what is parked.
     pub fn park_topic(&self, reader: &str) -> String {
         self.of_reader("park", reader)
     }
 
-    /// The sink whose parked records a topic holds.
+    /// The reader whose parked records a topic holds.
     pub fn sink_of_park_topic<'a>(&self, topic: &'a str) -> Option<&'a str> {
         self.reader_of("park", topic)
     }
@@ -327,7 +327,7 @@ impl Catalogue {
                 };
                 readers.iter().flat_map(each).collect()
             };
-        all.extend(kinds_of(&["dead_letter", "state"], processors));
+        all.extend(kinds_of(&["dead_letter", "park", "state"], processors));
         all.extend(kinds_of(&["dead_letter", "park", "receipt"], sinks));
         all
     }
@@ -398,7 +398,7 @@ pub fn receipt_key(input: &str, key: &str) -> super::event::Text {
     compact_str::format_compact!("{input}|{key}")
 }
 
-/// Key under which the record of `key` at `offset` of the topic `input` stands in a sink's park topic.
+/// Key under which the record of `key` at `offset` of the topic `input` stands in a reader's park topic.
 pub fn park_key(input: &str, key: &str, offset: i64) -> super::event::Text {
     compact_str::format_compact!("{input}|{key}|{offset}")
 }

@@ -147,6 +147,8 @@ pub struct Output {
     pub rejections: Vec<(usize, Fault)>,
     /// Outcomes of records buffered before.
     pub resolutions: Vec<Resolution>,
+    /// Records that were parked and are no longer.
+    pub unparked: Vec<Origin>,
     /// The new timer of a key; `None` clears it. A key has at most one.
     pub timers: Vec<(Text, Option<Timestamp>)>,
 }
@@ -158,6 +160,7 @@ impl Output {
         self.settlements.clear();
         self.rejections.clear();
         self.resolutions.clear();
+        self.unparked.clear();
         self.timers.clear();
     }
 }
@@ -220,7 +223,13 @@ impl<'a> Context<'a> {
     pub fn reject(&mut self, index: usize, fault: Fault) {
         self.output.rejections.push((index, fault));
     }
-    /// Says how a record that was buffered before has ended.
+    /// Says that a record of this key that was parked goes on: it leaves the park topic. How it ended is
+    /// said by [`Context::resolve`].
+    pub fn unpark(&mut self, origin: Origin) {
+        self.output.unparked.push(origin);
+    }
+    /// Says how a record that was buffered before has ended, or that it is parked now. A record that is
+    /// parked, be it at once or later, is kept by the runtime in the park topic as it was.
     pub fn resolve(&mut self, origin: Origin, effect: &'static str, outcome: Outcome) {
         self.output.resolutions.push(Resolution {
             origin,

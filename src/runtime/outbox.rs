@@ -302,6 +302,33 @@ impl Outbox {
         )
     }
 
+    /// Writes a record that waits for what has not come to a processor's park topic, in the partition
+    /// number it came from. It is not tried again: it goes on when that comes.
+    pub fn keep_waiting(
+        &mut self,
+        producer: &mut dyn Producer,
+        (topic, park_key): (&str, &str),
+        record: &Record,
+        fault: &Fault,
+        now: Timestamp,
+    ) -> Result<(), Failed> {
+        let origin = &record.origin;
+        let letter = DeadLetter {
+            meta: self.meta("DeadLetter", &origin.to_string(), now.0, now),
+            ..self.letter(codec::letter_of(record), fault, 0, now)
+        };
+        let partition = Some(origin.partition);
+        self.send_to(
+            producer,
+            topic,
+            partition,
+            park_key,
+            &letter.into(),
+            None,
+            now,
+        )
+    }
+
     /// Takes a record out of the park topic.
     pub fn unpark(
         &mut self,

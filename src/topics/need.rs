@@ -54,6 +54,7 @@ pub fn needs_of(processor: &ProcessorDescriptor, catalogue: &Catalogue) -> Vec<N
         for topic in [
             catalogue.state_topic(processor.name),
             catalogue.dead_letter_topic(processor.name),
+            catalogue.park_topic(processor.name),
         ] {
             needs.push(Need::like(topic, *first));
         }

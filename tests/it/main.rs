@@ -22,4 +22,5 @@ mod storefront;
 mod support;
 #[path = "../support/trade.rs"]
 mod trade;
+mod waiting;
 mod world;

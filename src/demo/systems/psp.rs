@@ -35,6 +35,8 @@ struct Paid {
     amount: Decimal,
     currency: Text,
     paid: bool,
+    /// What was told of it, and in which version.
+    told: (PaymentKind, i64),
 }
 
 /// Something to be settled.
@@ -328,23 +330,29 @@ impl Psp {
     fn asked(&mut self, e: &RefundEvent) {
         let key = compact_str::format_compact!("{}|{}", e.refund_id, e.attempt);
         let (order, sum) = (e.order_id.clone(), e.amount.amount);
-        if let Some(known) = self.keys.get(&key).cloned() {
+        if let Some(known) = self.keys.get_mut(&key) {
+            let kind = match known.paid {
+                true => PaymentKind::Refunded,
+                false => PaymentKind::RefundFailed,
+            };
+            if known.told.0 != kind {
+                known.told = (kind, known.told.1 + 1);
+            }
+            let known = known.clone();
             self.desk.write(
                 "repeated",
                 json!({"of": "refund", "order": order, "reference": known.reference, "key": key,
                     "amount": known.amount, "currency": known.currency}),
             );
-            let kind = match known.paid {
-                true => PaymentKind::Refunded,
-                false => PaymentKind::RefundFailed,
-            };
+            // The stored answer: what was told already is the same fact again.
+            let (kind, version) = known.told;
             self.tell(
                 kind,
                 &known.order,
                 &known.reference,
                 known.amount,
                 Some(&key),
-                2,
+                version,
             );
             return;
         }
@@ -356,12 +364,21 @@ impl Psp {
                 Err("the card's bank refuses it".to_owned())
             }
         };
+        let kind = match (&refused, self.doubts) {
+            (Err(_), _) => PaymentKind::RefundFailed,
+            (Ok(()), 0) => PaymentKind::Refunded,
+            (Ok(()), _) => {
+                self.doubts -= 1;
+                PaymentKind::RefundUnknown
+            }
+        };
         let paid = Paid {
             order: order.clone(),
             reference: reference.clone(),
             amount: sum,
             currency: e.amount.currency.clone(),
             paid: refused.is_ok(),
+            told: (kind, 1),
         };
         self.keys.insert(key.clone(), paid);
         if let Err(reason) = refused {
@@ -370,31 +387,17 @@ impl Psp {
                 json!({"of": "refund", "order": order, "key": key, "amount": sum,
                     "currency": e.amount.currency, "reason": reason}),
             );
-            return self.tell(
-                PaymentKind::RefundFailed,
+        } else {
+            self.payments.entry(order.clone()).or_default().refunded += sum;
+            self.note("refund", &order, &reference, sum, Some(&key));
+            self.settle(
                 &order,
+                SettlementKind::Refund,
                 &reference,
-                sum,
-                Some(&key),
-                1,
+                -sum,
+                Decimal::ZERO,
             );
         }
-        self.payments.entry(order.clone()).or_default().refunded += sum;
-        self.note("refund", &order, &reference, sum, Some(&key));
-        self.settle(
-            &order,
-            SettlementKind::Refund,
-            &reference,
-            -sum,
-            Decimal::ZERO,
-        );
-        let kind = match self.doubts {
-            0 => PaymentKind::Refunded,
-            _ => {
-                self.doubts -= 1;
-                PaymentKind::RefundUnknown
-            }
-        };
         self.tell(kind, &order, &reference, sum, Some(&key), 1);
     }
 }

@@ -144,6 +144,8 @@ pub struct Waiting {
     at: Position,
     /// Whether something newer has come since.
     pub superseded: bool,
+    /// Whether it is parked: the order did not become known in time.
+    pub parked: bool,
 }
 
 /// Everything known of one order. Begins empty: an order may be heard of by its payment first.
@@ -185,7 +187,8 @@ stored!(Waiting {
     offset,
     entity,
     at,
-    superseded
+    superseded,
+    parked
 });
 kept!(Order {
     due,
@@ -313,6 +316,7 @@ impl Order {
         offset: i64,
         entity: &str,
         at: Position,
+        parked: bool,
     ) -> bool {
         if self.waiting.len() >= WAITING_MAX {
             return false;
@@ -324,6 +328,7 @@ impl Order {
             entity: entity.into(),
             at,
             superseded: false,
+            parked,
         });
         true
     }
@@ -333,9 +338,13 @@ impl Order {
         self.waiting.len() < WAITING_MAX
     }
 
-    /// The records that wait.
-    pub fn waiting(&self) -> &[Waiting] {
-        &self.waiting
+    /// The records that waited in vain: they are parked from now on.
+    pub fn park_waiting(&mut self) -> impl Iterator<Item = &Waiting> {
+        let all = self.waiting.iter_mut().filter(|w| !w.parked);
+        all.map(|waiting| {
+            waiting.parked = true;
+            &*waiting
+        })
     }
 
     /// The records that waited, once the order is known; each is told once.

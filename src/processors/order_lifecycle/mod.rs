@@ -246,14 +246,15 @@ impl<'k> Work<'k> {
             context.settle(index, outcome, reason);
             return Ok(());
         }
+        let overdue = self.order.cases.open().any(|(code, _)| code == "ORPHAN");
         self.order.wait(
             &origin.topic,
             origin.partition,
             origin.offset,
             entity,
             said.at,
+            overdue,
         );
-        let overdue = self.order.cases.open().any(|(code, _)| code == "ORPHAN");
         match overdue {
             true => context.settle(index, Outcome::Parked, Some("nobody has told of the order")),
             false => context.settle(index, Outcome::Buffered, Some("waits for the order")),
@@ -282,17 +283,17 @@ impl<'k> Work<'k> {
                 true => Outcome::Superseded,
                 false => Outcome::Applied,
             };
-            context.resolve(
-                place(&waiting.topic, waiting.partition, waiting.offset),
-                "",
-                outcome,
-            );
+            let origin = place(&waiting.topic, waiting.partition, waiting.offset);
+            if waiting.parked {
+                context.unpark(origin.clone());
+            }
+            context.resolve(origin, "", outcome);
         }
     }
 
     /// The order has not become known in time: what waits for it is openly parked.
     fn park(&mut self, context: &mut Context<'_>) {
-        for waiting in self.order.waiting() {
+        for waiting in self.order.park_waiting() {
             let origin = place(&waiting.topic, waiting.partition, waiting.offset);
             context.resolve(origin, "", Outcome::Parked);
         }

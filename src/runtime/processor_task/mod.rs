@@ -3,6 +3,7 @@
 //! One batch is one transaction. The batch is read under one group generation; outputs, changelog,
 //! dispositions and input offsets commit under that generation or not at all.
 
+mod parked;
 mod work;
 
 use super::Progress;
@@ -67,6 +68,8 @@ pub struct ProcessorTask {
     staged_timers: Vec<(i32, Text, Option<Timestamp>)>,
     /// Codes of the dead letters of the transaction under way.
     rejected: Vec<Code>,
+    park_topic: String,
+    parked: parked::Parked,
     scratch: Vec<Record>,
 }
 
@@ -131,6 +134,8 @@ impl ProcessorTask {
             settled: Vec::new(),
             staged_timers: Vec::new(),
             rejected: Vec::new(),
+            park_topic: catalogue.park_topic(name),
+            parked: parked::Parked::default(),
             scratch: Vec::new(),
         })
     }
@@ -521,6 +526,7 @@ impl ProcessorTask {
         self.accounts.clear();
         self.staged_timers.clear();
         self.rejected.clear();
+        self.parked.clear();
         self.output.clear();
         self.group.clear();
         self.batch.clear();

@@ -32,7 +32,7 @@ impl ProcessorTask {
                 self.call(e.partition, &e.key, e.due, producer, now)?;
             }
         }
-        Ok(())
+        self.write_parked(producer, now)
     }
 
     /// Fills `self.group` with the decoded records of one key; dead-letters those that cannot be.
@@ -114,7 +114,7 @@ impl ProcessorTask {
             }
             Err(fault) => return Err(fault.into()),
         }
-        self.book(&mut output, producer, now)?;
+        self.book(key, &mut output, producer, now)?;
         for (key, due) in output.timers.drain(..) {
             self.staged_timers.push((number, key, due));
         }
@@ -126,6 +126,7 @@ impl ProcessorTask {
     /// Books the outcome of every record of the group: exactly one each.
     fn book(
         &mut self,
+        key: &str,
         output: &mut Output,
         producer: &mut dyn Producer,
         now: Timestamp,
@@ -140,6 +141,9 @@ impl ProcessorTask {
                 self.settled[s.index] += 1;
                 self.accounts
                     .settle(&inbound.record.origin, s.outcome, s.reason);
+                if s.outcome == Outcome::Parked {
+                    self.parked.add(&inbound.record);
+                }
             } else if s.outcome != Outcome::Applied {
                 self.accounts
                     .note(&inbound.record.origin, s.effect, s.outcome, s.reason);
@@ -154,8 +158,14 @@ impl ProcessorTask {
             self.dead_letter(&record, &fault, producer, now)?;
         }
         for r in output.resolutions.drain(..) {
+            if r.outcome == Outcome::Parked {
+                self.parked.add_from_log(r.origin.clone(), key);
+            }
             self.accounts
                 .note(&r.origin, r.effect, r.outcome, Some("resolved"));
+        }
+        for origin in output.unparked.drain(..) {
+            self.parked.remove(origin, key);
         }
         match self.settled.iter().position(|count| *count != 1) {
             None => Ok(()),

@@ -98,12 +98,14 @@ def _at_provider(out, order, paid, refunded):
 
 def _attempts(world, out):
     """A refund moves as it may, and a provider is asked under a new key only after a definite refusal."""
-    last = {}
+    last, refused = {}, {}
     for event in world.events(orders.REFUND):
         before = last.get(event["refundId"])
         if event["status"] not in MOVES[before and before["status"]]:
             out.broken(f"refund {event['refundId']} went from {before and before['status']} to {event['status']}", before and before.record, event.record)
-        if before and event["attempt"] > before["attempt"] > 0 and before["status"] not in ("FAILED", "REVERSED"):
+        if event["status"] in ("FAILED", "REVERSED"):
+            refused[event["refundId"]] = event["attempt"]
+        if before and event["attempt"] > before["attempt"] > 0 and refused.get(event["refundId"]) != before["attempt"]:
             out.broken(f"refund {event['refundId']} is asked for a second time while the first was {before['status']}", before.record, event.record)
         last[event["refundId"]] = event
         out.saw("refund events")

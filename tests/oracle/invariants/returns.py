@@ -22,11 +22,12 @@ def judge(world, out):
     for order, events in sorted(accepted.items()):
         terms = orders.terms(life.get(order, []))
         gaps = []
+        paid_back = _paid_back(events, terms, refunded.get(order, []))
         for event in events:
             if max(event.meta["occurredAt"], event.meta["recordedAt"]) + HORIZON + GRACE > world.now:
                 out.lacks("returns whose horizon is not over yet")
                 continue
-            gap = _gap(event, terms, refunded.get(order, []), notes.get(order, []), restocked)
+            gap = _gap(event, terms, paid_back[event["returnId"]], notes.get(order, []), restocked)
             if gap:
                 gaps.append((event, gap))
             out.saw("accepted returns")
@@ -54,17 +55,42 @@ def _restocked(world):
     return found
 
 
-def _gap(event, terms, refunded, notes, restocked):
+def _paid_back(events, terms, refunded):
+    """The completed refunds of each return. Who paid back before anybody asked (a storefront's own refund) says
+    neither for which return nor for which lines: it answers to a return that is worth its amount, to one that nothing
+    else answers to if there is any."""
+    done = [r for r in refunded if r["status"] == "COMPLETED"]
+    of = {event["returnId"]: [r for r in done if r["returnId"] == event["returnId"]] for event in events}
+    for refund in (r for r in done if r["issuedElsewhere"] and r["returnId"] is None and not r["allocations"]):
+        worth = [(event, _owed(event, terms)) for event in events]
+        fits = [event["returnId"] for event, owed in worth
+                if owed is not None and abs(refund["amount"]["amount"] - owed) <= _minor(refund, event)]
+        if fits:
+            of[next((r for r in fits if not of[r]), fits[0])].append(refund)
+    return of
+
+
+def _minor(refund, event):
+    """What may be lost to rounding: a minor unit for each line."""
+    return MINOR.get(refund["amount"]["currency"], Decimal("0.01")) * len(event["lines"])
+
+
+def _goods(refund):
+    """What a refund pays for goods, with tax: all of it where it names no lines."""
+    if not refund["allocations"]:
+        return refund["amount"]["amount"]
+    return sum((a["net"] + a["tax"] for a in refund["allocations"] if a["type"] == "ITEM"), ZERO)
+
+
+def _gap(event, terms, back, notes, restocked):
     """What a return lacks; None when everything answers to it."""
-    back = [r for r in refunded if r["returnId"] == event["returnId"] and r["status"] == "COMPLETED"]
     kept = all(line["disposition"] == "KEEP" for line in event["lines"])
     if not back and not kept:
         return "is not paid back"
     owed = _owed(event, terms)
     if owed is not None and back:
-        currency = back[0]["amount"]["currency"]
-        paid = sum((a["net"] + a["tax"] for r in back for a in r["allocations"] if a["type"] == "ITEM"), ZERO)
-        minor = MINOR.get(currency, Decimal("0.01")) * len(event["lines"])
+        paid = sum(map(_goods, back), ZERO)
+        minor = _minor(back[0], event)
         if paid < owed - minor:
             return f"is worth {owed}, {paid} were paid back"
         if paid > owed + minor:
