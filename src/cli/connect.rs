@@ -3,6 +3,7 @@
 use super::shared;
 use crate::config::Configuration;
 use crate::connectors;
+use crate::demo::Cluster;
 use crate::log::Log;
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::log::kafka::{KafkaLog, KafkaSettings};
@@ -127,6 +128,27 @@ pub fn scoped(log: Arc<dyn Log>, prefix: Option<&str>) -> anyhow::Result<Arc<dyn
         Some(prefix) => Arc::new(Scoped::new(log, prefix)?),
         None => log,
     })
+}
+
+/// A part of a cluster for a run of the demo or of a scenario, with the registry at a URL or in its log.
+///
+/// # Errors
+/// When no Kafka answers there, or the registry's URL is none.
+pub fn cluster(address: &str, prefix: &str, registry: Option<&str>) -> anyhow::Result<Cluster> {
+    let log = KafkaLog::connect(KafkaSettings::plain(address)).context(
+        "a Kafka is needed there: start one (docker compose up -d, or landscape/kafka.sh up), or leave --kafka out for the log in this process",
+    )?;
+    let registry = registry.map(client).transpose()?;
+    Ok(Cluster {
+        log: scoped(Arc::new(log), Some(prefix))?,
+        registry,
+    })
+}
+
+/// A prefix that no run before had.
+pub fn new_prefix(of: &str) -> String {
+    let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
+    format!("crossdock-{of}-{now}.")
 }
 
 /// A log in this process's memory.

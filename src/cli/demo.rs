@@ -1,15 +1,12 @@
 //! `crossdock demo`
 
 use super::{connect, shared};
-use crate::demo::{self, Cluster, Observer, Options, Phase, Picture, Report};
-use crate::log::kafka::{KafkaLog, KafkaSettings};
+use crate::demo::{self, Observer, Options, Phase, Picture, Report};
 use anstyle::{AnsiColor, Style};
-use anyhow::Context;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Exit code of a run that was told to stop, as shells have it for Ctrl-C.
@@ -53,14 +50,19 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     shared::log_output(shared::ONE_SHOT);
     let place = args.kafka.as_deref().map(|address| Place {
         address,
-        prefix: args.prefix.clone().unwrap_or_else(new_prefix),
+        prefix: match &args.prefix {
+            Some(prefix) => prefix.clone(),
+            None => connect::new_prefix("demo"),
+        },
     });
     let options = Options {
         seed: args.seed,
         data: args.data.clone(),
         ledgers: args.ledgers.clone(),
         cluster: match &place {
-            Some(place) => Some(place.cluster(args.registry.as_deref())?),
+            Some(Place { address, prefix }) => {
+                Some(connect::cluster(address, prefix, args.registry.as_deref())?)
+            }
             None => None,
         },
     };
@@ -101,24 +103,6 @@ fn code(report: &Report) -> u8 {
 struct Place<'a> {
     address: &'a str,
     prefix: String,
-}
-
-impl Place<'_> {
-    fn cluster(&self, registry: Option<&str>) -> anyhow::Result<Cluster> {
-        let log = KafkaLog::connect(KafkaSettings::plain(self.address)).context(
-            "the demo needs a Kafka there: start one (docker compose up -d, or landscape/kafka.sh up), or leave --kafka out for the log in this process",
-        )?;
-        let registry = registry.map(connect::client).transpose()?;
-        Ok(Cluster {
-            log: connect::scoped(Arc::new(log), Some(&self.prefix))?,
-            registry,
-        })
-    }
-}
-
-fn new_prefix() -> String {
-    let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
-    format!("crossdock-demo-{now}.")
 }
 
 /// A fault in words for people: what went wrong, and what is beneath.

@@ -12,6 +12,7 @@ mod ledger;
 mod parked;
 mod registry;
 mod run;
+mod scenario;
 mod schemas;
 mod shared;
 mod simulate;
@@ -36,6 +37,8 @@ enum Command {
     /// Plays thousands of days that go wrong, each from a seed, and judges them; exit code 1 when a
     /// rule does not hold.
     Simulate(simulate::Args),
+    /// Plays scenarios: stories of retail in files that anybody can write, and judges how they went.
+    Scenario(scenario::Args),
     /// Runs connectors and processors by name: the form in which they are deployed.
     Run(run::Args),
     /// Balances the ledger from the log; exit code 1 when it does not balance.
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => simulate::run(&args),
+        Command::Scenario(args) => scenario::run(&args),
         Command::Run(args) => run::run(args),
         Command::Verify(args) => verify::run(&args),
         Command::Explain(args) => explain::run(args),

@@ -120,3 +120,49 @@ fn what_is_wrong_is_told_with_its_remedy() {
         );
     }
 }
+
+#[test]
+fn a_scenario_is_played_from_its_file_and_mistakes_are_told_with_their_lines() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let scenario = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_crossdock"))
+            .arg("scenario")
+            .args(arguments)
+            .env_remove("RUST_LOG")
+            .output()
+            .expect("the binary runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), said)
+    };
+    let begin = "scenario: A mug\nlocations: {Store: store}\nchannels: {online: [Store]}\nstock:\n  MUG-1: {Store: 1}\nsteps:\n";
+    let good =
+        "  - customer orders 1 of MUG-1 at 1 EUR in online as A\n  - expect A is IN_FULFILMENT\n";
+    let good = file(folder.path(), "good.yaml", &format!("{begin}{good}"));
+    let ledgers = folder.path().join("ledgers");
+    let ledgers = ledgers.to_str().expect("UTF-8");
+    let good = good.to_str().expect("UTF-8");
+    let (code, said) = scenario(&[good, "--ledgers", ledgers]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("ok") && said.contains("A mug"), "{said}");
+    let erp = Path::new(ledgers).join("good/erp.jsonl");
+    assert!(erp.is_file(), "{}", erp.display());
+
+    let wrong = "  - customer orders 1 of CUP-1 at 1 EUR in online as A\n  - customer sings\n";
+    let wrong = file(folder.path(), "wrong.yaml", &format!("{begin}{wrong}"));
+    let wrong = wrong.to_str().expect("UTF-8");
+    // One that cannot be played keeps none from being played.
+    let (code, said) = scenario(&[wrong, good]);
+    assert_eq!(code, Some(1), "{said}");
+    for words in [
+        "wrong.yaml:7",
+        "no SKU CUP-1",
+        "wrong.yaml:8",
+        "--sentences",
+        "ok",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let (code, said) = scenario(&["--sentences"]);
+    assert_eq!(code, Some(0));
+    assert!(said.contains("customer pays for <order>"), "{said}");
+}

@@ -43,6 +43,10 @@ fn python() -> PathBuf {
 }
 
 /// What a command of the oracle said; it must succeed.
+#[allow(
+    dead_code,
+    reason = "not every test binary plays the oracle's retailer"
+)]
 pub fn said(mut command: Command) -> String {
     let output = command.output().expect("the oracle runs");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -52,6 +56,10 @@ pub fn said(mut command: Command) -> String {
 }
 
 /// A fact of the retailer that the oracle plays.
+#[allow(
+    dead_code,
+    reason = "not every test binary plays the oracle's retailer"
+)]
 pub struct Told {
     pub topic: String,
     pub key: String,
@@ -59,6 +67,10 @@ pub struct Told {
 }
 
 /// A wave of facts.
+#[allow(
+    dead_code,
+    reason = "not every test binary plays the oracle's retailer"
+)]
 pub struct Wave {
     /// Its time of business, in microseconds.
     #[allow(dead_code, reason = "on a real Kafka time passes by itself")]
@@ -67,6 +79,10 @@ pub struct Wave {
 }
 
 /// The waves that `facts` printed.
+#[allow(
+    dead_code,
+    reason = "not every test binary plays the oracle's retailer"
+)]
 pub fn waves(said: &str) -> Vec<Wave> {
     let mut waves: Vec<Wave> = Vec::new();
     for line in said.lines() {

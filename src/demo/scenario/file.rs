@@ -42,7 +42,7 @@ pub(super) struct Unknown {
 #[serde(deny_unknown_fields)]
 struct Written {
     #[serde(rename = "scenario")]
-    _name: String,
+    title: String,
     #[serde(default, rename = "about")]
     _about: Option<String>,
     locations: BTreeMap<Text, Kind>,
@@ -120,6 +120,7 @@ pub(super) struct Step {
 
 /// A scenario that can be played.
 pub(super) struct Story {
+    pub title: String,
     pub world: World,
     pub steps: Vec<Step>,
 }
@@ -145,7 +146,7 @@ pub(super) fn read(file: &str, text: &str) -> Result<Story, Vec<Finding>> {
     let written: Written = serde_norway::from_str(text).map_err(|e| {
         let line = e.location().map_or(1, |l| l.line());
         let remedy =
-            "write it as tests/scenarios/README.md says; a sentence with a colon needs quotes";
+            "see `crossdock scenario --help` for what a file holds; a sentence with a colon needs quotes";
         vec![finding(line, "", e.to_string(), remedy)]
     })?;
     let lines = Lines::new(text);
@@ -208,12 +209,16 @@ pub(super) fn read(file: &str, text: &str) -> Result<Story, Vec<Finding>> {
                 line,
                 &field,
                 format!("\"{sentence}\": {cause}"),
-                "write it as tests/scenarios/README.md says",
+                "`crossdock scenario --sentences` lists what can be said",
             )),
         }
     }
     match found.is_empty() {
-        true => Ok(Story { world, steps: read }),
+        true => Ok(Story {
+            title: written.title,
+            world,
+            steps: read,
+        }),
         false => Err(found),
     }
 }

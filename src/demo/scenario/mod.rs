@@ -15,6 +15,7 @@ mod words;
 
 use super::Cluster;
 use crate::contract::lint::Finding;
+use crate::pipeline::Fault;
 use std::fmt;
 
 /// Why a scenario did not go as it is written.
@@ -54,16 +55,20 @@ impl fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
+/// A scenario that went as it is written.
+pub struct Played {
+    /// What it is about, in a line.
+    pub title: String,
+    /// What the systems did, as JSON lines by system.
+    pub ledgers: Vec<(String, String)>,
+}
+
 /// Plays the scenario in `text`; `name` is that of its file. On the log of this process, or on a part
-/// of a cluster that holds nothing yet. Gives what the systems did, as JSON lines by system.
+/// of a cluster that holds nothing yet.
 ///
 /// # Errors
 /// Every mistake in the file, or the first step that did not go as it is written.
-pub async fn play(
-    name: &str,
-    text: &str,
-    cluster: Option<&Cluster>,
-) -> Result<Vec<(String, String)>, Failed> {
+pub async fn play(name: &str, text: &str, cluster: Option<&Cluster>) -> Result<Played, Failed> {
     let story = file::read(name, text).map_err(Failed::Written)?;
     let failed = |(line, step, why): (usize, String, String)| Failed::Played {
         file: name.to_owned(),
@@ -73,7 +78,7 @@ pub async fn play(
     };
     let mut stage = stage::Stage::set(&story.world, cluster)
         .await
-        .map_err(|fault| failed((1, "the stage is set".into(), fault.to_string())))?;
+        .map_err(|fault| failed((1, "the stage is set".into(), told(&fault))))?;
     for step in &story.steps {
         let place = |why: String| failed((step.line, step.sentence.clone(), why));
         stage.take(&step.act).await.map_err(place)?;
@@ -81,7 +86,17 @@ pub async fn play(
     let last = story.steps.last().map_or(1, |s| s.line);
     let ended = stage.end().await;
     ended.map_err(|why| failed((last, "the end".into(), why)))?;
-    Ok(stage.ledgers())
+    Ok(Played {
+        title: story.title,
+        ledgers: stage.ledgers(),
+    })
+}
+
+fn told(fault: &Fault) -> String {
+    match &fault.source {
+        Some(source) => format!("{}: {source}", fault.message),
+        None => fault.message.clone(),
+    }
 }
 
 /// The sentences that a scenario may have, with what each means.
