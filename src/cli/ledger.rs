@@ -3,6 +3,7 @@
 use super::connect::{self, Bootstrap, RegistryUrl};
 use super::shared;
 use crate::books::{self, Account, Closing, Line, Period, Subject};
+use crate::domain::money::written;
 use crate::domain::{Decimal, Timestamp};
 use std::io::{BufWriter, Write};
 use std::process::ExitCode;
@@ -115,16 +116,16 @@ fn row(line: &Line) -> [String; 11] {
         line.cause.clone(),
         line.sequence.to_string(),
         line.account.to_owned(),
-        amount(line.debit),
-        amount(line.credit),
+        amount(line.debit, &line.currency),
+        amount(line.credit, &line.currency),
         line.currency.clone(),
         line.order.clone().unwrap_or_default(),
         line.payout.clone().unwrap_or_default(),
     ]
 }
 
-fn amount(amount: Option<Decimal>) -> String {
-    amount.map_or_else(String::new, |a| a.to_string())
+fn amount(amount: Option<Decimal>, currency: &str) -> String {
+    amount.map_or_else(String::new, |a| written(a, currency))
 }
 
 /// That nobody reads any more must be seen as such.
@@ -179,8 +180,8 @@ fn table(
             out,
             "    {:<20} {:>16} {:>16} {}{order}",
             line.account,
-            amount(line.debit),
-            amount(line.credit),
+            amount(line.debit, &line.currency),
+            amount(line.credit, &line.currency),
             line.currency
         )?;
         Ok(())
@@ -201,7 +202,7 @@ fn table(
             balance,
             currency,
         } = a;
-        let (debit, credit, balance) = (debit.to_string(), credit.to_string(), balance.to_string());
+        let [debit, credit, balance] = [debit, credit, balance].map(|a| written(*a, currency));
         writeln!(
             out,
             "    {account:<20} {debit:>16} {credit:>16} {balance:>16} {currency}"
@@ -212,7 +213,8 @@ fn table(
             Some(false) => ", the order is not closed yet",
             _ => "",
         };
-        let (account, amount, currency, cause) = (r.account, r.amount, &r.currency, &r.cause);
+        let (account, currency, cause) = (r.account, &r.currency, &r.cause);
+        let amount = written(r.amount, currency);
         writeln!(
             out,
             "  residual: {account} {amount} {currency}{yet}: {cause}"

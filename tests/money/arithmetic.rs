@@ -5,7 +5,7 @@ use crossdock::domain::Decimal;
 use crossdock::domain::money::rules::{
     Broken, Line, TaxMode, check_order, check_payout, check_refund, line_total, tax_contained,
 };
-use crossdock::domain::money::{Currency, Money, MoneyError, Rounding};
+use crossdock::domain::money::{Currency, Money, MoneyError, Rounding, written};
 use proptest::prelude::*;
 
 fn currency(code: &str) -> Currency {
@@ -198,5 +198,25 @@ proptest! {
         let exact = i128::from(cents) * i128::from(thousandths);
         let got = i128::from(product.amount().units() / 100) * 1_000;
         prop_assert!((got - exact).abs() * 2 <= 1_000);
+    }
+}
+
+#[test]
+fn amounts_are_written_with_the_places_of_their_currency() {
+    let amount = |text: &str| text.parse::<Decimal>().expect("a decimal");
+    for (given, currency, wanted) in [
+        ("27.9", "GBP", "27.90"),
+        ("279", "EUR", "279.00"),
+        ("-0.5", "EUR", "-0.50"),
+        ("500", "JPY", "500"),
+        ("1.25", "KWD", "1.250"),
+        ("1.2345", "EUR", "1.2345"),
+        ("3.1", "???", "3.1"),
+    ] {
+        assert_eq!(
+            written(amount(given), currency),
+            wanted,
+            "{given} {currency}"
+        );
     }
 }

@@ -260,6 +260,20 @@ impl Money {
     }
 }
 
+/// An amount as people write it: with the decimal places of its currency, and more where it has more.
+pub fn written(amount: Decimal, currency: &str) -> String {
+    let mut text = amount.to_string();
+    let places = Currency::parse(currency).map_or(0, |c| c.exponent() as usize);
+    let given = text
+        .split_once('.')
+        .map_or(0, |(_, fraction)| fraction.len());
+    if given == 0 && places > 0 {
+        text.push('.');
+    }
+    text.extend(std::iter::repeat_n('0', places.saturating_sub(given)));
+    text
+}
+
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let places = self.currency.exponent() as usize;
