@@ -11,32 +11,25 @@ mod support;
 
 use crossdock::contract::topic;
 use crossdock::state::{Shard, checkpoint};
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::Message as _;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use support::kafka::{Deployment, Watch, client};
+use support::bare;
+use support::kafka::{Deployment, Watch};
 use support::process::{Running, crossdock, resident_mib, usage, wait_until};
 use support::{announce, median, scaled};
 
 const PARTITIONS: i32 = 4;
 const CHANGES: usize = 3_000_000;
 const ROUNDS: usize = 3;
-/// What a transaction gathers at most: as the runtime of Crossdock.
-const COMMIT_RECORDS_MAX: usize = 50_000;
-const COMMIT_INTERVAL_MAX: Duration = Duration::from_millis(100);
-/// Output of the bare loop.
-const COPY: &str = "bench.copy";
 const PATIENCE: Duration = Duration::from_secs(900);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["bare", bootstrap, group, threads] => {
-            bare(bootstrap, group, threads.parse().expect("a number"));
+            let threads = threads.parse().expect("a number");
+            bare::run(bootstrap, group, threads, &[topic::STOCK_CHANGE]);
         }
         ["state", folder] => state(Path::new(folder)),
         ["only", threads, rounds] => compare(
@@ -59,13 +52,7 @@ fn compare(threads: &[usize], rounds: usize) {
     announce("stock-ledger on a real Kafka against a bare loop that copies");
     let folder = tempfile::tempdir().expect("a folder");
     let deployment = Deployment::new(PARTITIONS, &[], folder.path());
-    let copy = crossdock::log::TopicSpec {
-        name: COPY.into(),
-        partitions: PARTITIONS,
-        replication: 1,
-        settings: [("retention.bytes".to_owned(), "268435456".to_owned())].into(),
-    };
-    deployment.log.admin().create(&copy).expect("a new topic");
+    bare::make_output(&deployment, PARTITIONS);
     let (started, count) = (Instant::now(), scaled(CHANGES));
     let bytes = deployment.load(count);
     println!(
@@ -217,81 +204,4 @@ fn state(folder: &Path) {
         shards.iter().map(Shard::bytes).sum::<usize>() as f64 / f64::from(1 << 20),
         resident_mib() - before
     );
-}
-
-/// The bare loop: each thread has a consumer and a transactional producer.
-fn bare(bootstrap: &str, group: &str, threads: usize) {
-    let config = client(bootstrap);
-    let all: Vec<_> = (0..threads)
-        .map(|thread| {
-            let (config, group) = (config.clone(), group.to_owned());
-            std::thread::spawn(move || copy(config, &group, thread))
-        })
-        .collect();
-    for thread in all {
-        thread.join().expect("a thread of the loop");
-    }
-}
-
-fn copy(config: ClientConfig, group: &str, thread: usize) {
-    let consumer: BaseConsumer = config
-        .clone()
-        .set("group.id", group)
-        .set("enable.auto.commit", "false")
-        .set("auto.offset.reset", "earliest")
-        .set("isolation.level", "read_committed")
-        .set("partition.assignment.strategy", "range")
-        .create()
-        .expect("a consumer");
-    let producer: BaseProducer = config
-        .clone()
-        .set("transactional.id", format!("{group}-{thread}"))
-        .set("compression.type", "lz4")
-        .set("linger.ms", "5")
-        .set("retry.backoff.ms", "20")
-        .set("queue.buffering.max.messages", "1000000")
-        .set("queue.buffering.max.kbytes", "1048576")
-        .create()
-        .expect("a producer");
-    let patience = Duration::from_secs(30);
-    producer.init_transactions(patience).expect("initialised");
-    consumer
-        .subscribe(&[topic::STOCK_CHANGE])
-        .expect("subscribed");
-    loop {
-        let Some(first) = consumer.poll(Duration::from_millis(100)) else {
-            continue;
-        };
-        producer.begin_transaction().expect("begun");
-        let started = Instant::now();
-        let (mut next, mut count) = (Some(first), 0);
-        while let Some(message) = next.take() {
-            let message = message.expect("a message");
-            let mut record: BaseRecord<'_, [u8], [u8]> =
-                BaseRecord::to(COPY).partition(message.partition());
-            record.key = message.key();
-            record.payload = message.payload();
-            while let Err((_, back)) = producer.send(record) {
-                producer.poll(Duration::from_millis(1));
-                record = back;
-            }
-            count += 1;
-            if count % 512 == 0 {
-                producer.poll(Duration::ZERO);
-            }
-            if count < COMMIT_RECORDS_MAX && started.elapsed() < COMMIT_INTERVAL_MAX {
-                next = consumer.poll(Duration::ZERO);
-            }
-        }
-        let offsets = consumer.position().expect("positions");
-        let generation = consumer.group_metadata().expect("a group");
-        // The client's own flush waits in steps of 100 ms.
-        while producer.in_flight_count() > 0 {
-            producer.poll(Duration::from_millis(1));
-        }
-        producer
-            .send_offsets_to_transaction(&offsets, &generation, patience)
-            .expect("offsets");
-        producer.commit_transaction(patience).expect("committed");
-    }
 }

@@ -62,9 +62,8 @@ impl Deployment {
             })
             .collect();
         let registry = registry::topic_spec(1);
-        for topic in topics.iter().chain([&registry]) {
-            log.admin().create(topic).expect("a new topic");
-        }
+        let all = [&topics[..], &[registry]].concat();
+        log.admin().create_all(&all).expect("new topics");
         let registered = crossdock(&kafka.bootstrap, folder)
             .args(["schemas", "register"])
             .status();
@@ -159,7 +158,12 @@ impl Deployment {
 
     /// Empties every topic that processors and sinks write.
     pub fn reset(&self) {
-        let kept = [topic::STOCK_CHANGE, topic::CHANNEL_CHANGE];
+        self.reset_except(&[topic::STOCK_CHANGE]);
+    }
+
+    /// Empties every topic but these and that of the channels.
+    pub fn reset_except(&self, inputs: &[&str]) {
+        let kept = [&[topic::CHANNEL_CHANGE][..], inputs].concat();
         let gone: Vec<&TopicSpec> = self
             .topics
             .iter()

@@ -1,8 +1,10 @@
 //! What the benches share: how large a run is, what it ran on, how numbers are shown.
 #![allow(dead_code, reason = "each bench uses a part")]
 
+pub mod bare;
 pub mod kafka;
 pub mod load;
+pub mod orders;
 pub mod process;
 
 use std::fmt::Write as _;
