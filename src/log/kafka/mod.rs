@@ -77,12 +77,12 @@ impl KafkaSettings {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
             .set("isolation.level", isolation_name(isolation))
-            .set("queued.max.messages.kbytes", "8192")
+            .set("queued.max.messages.kbytes", "4096")
             // A full queue is looked at again after this; the default would leave it empty for long.
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.wait.max.ms", "100")
-            .set("fetch.message.max.bytes", "1048576")
-            .set("fetch.max.bytes", "8388608");
+            .set("fetch.message.max.bytes", "524288")
+            .set("fetch.max.bytes", "4194304");
         config
     }
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const RECORD_BYTES_MAX: usize = 16 << 20;
 /// Records under way: enough to fill requests to a dozen partitions while the last ones are answered.
 /// Each costs the client a kilobyte beside its own bytes.
-const QUEUE_RECORDS_MAX: usize = 30_000;
+const QUEUE_RECORDS_MAX: usize = 16_000;
 /// Reports of failure are taken in after so many records.
 const REPORTS_EVERY: u32 = 512;
 /// While records are awaited, reports of failure are looked for this often.
