@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The real systems that Crossdock is tested against, on loopback: an ERP and two storefronts with the same products.
-#   landscape.sh up [NAME...]     installs, seeds and starts the named systems (all: tryton vendure medusa)
+# The real systems that Crossdock is tested against, on loopback: two ERPs and two storefronts with the same products.
+#   landscape.sh up [NAME...]     installs, seeds and starts the named systems (without a name: tryton vendure medusa)
 #   landscape.sh down [NAME...]   stops them; without a name also their PostgreSQL
 #   landscape.sh reset NAME...    back to the seeded data, and started
 #   landscape.sh status
@@ -12,7 +12,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=env.sh
 . "$here/env.sh"
 
-all=(tryton vendure medusa)
+all=(tryton vendure medusa) # those that the tests need
+known=("${all[@]}" odoo)
 
 # Runs the verb for all systems at once.
 each() { # VERB NAME...
@@ -38,7 +39,7 @@ hold() { # NAME...
   fi
   ((${#started[@]} == 0)) || "$here/landscape.sh" down "${started[@]}" </dev/null >/dev/null
   # Others may use it for a system that was not started here.
-  if [[ $postgres == *' down'* ]] && ! runs tryton && ! runs medusa; then "$here/postgres.sh" down; fi
+  if [[ $postgres == *' down'* ]] && ! runs tryton && ! runs odoo && ! runs medusa; then "$here/postgres.sh" down; fi
 }
 
 verb=${1:-}
@@ -48,16 +49,16 @@ if [[ $verb == hold-locked ]]; then
   exit
 fi
 for name in "${names[@]}"; do
-  [[ " ${all[*]} " == *" $name "* ]] || die "unknown system $name; one of: ${all[*]}"
+  [[ " ${known[*]} " == *" $name "* ]] || die "unknown system $name; one of: ${known[*]}"
 done
 case $verb in
 up | reset)
-  [[ $verb == up || ${#names[@]} -gt 0 ]] || die "reset what? one of: ${all[*]}"
+  [[ $verb == up || ${#names[@]} -gt 0 ]] || die "reset what? one of: ${known[*]}"
   ((${#names[@]} > 0)) || names=("${all[@]}")
   need curl curl
   need setpriv util-linux
   need python3 python3 python3-venv
-  [[ ${names[*]} == tryton ]] || need npm npm
+  [[ " ${names[*]} " != *" vendure "* && " ${names[*]} " != *" medusa "* ]] || need npm npm
   [[ ${names[*]} == vendure ]] || "$here/postgres.sh" up
   each "$verb" "${names[@]}"
   ;;
@@ -65,7 +66,7 @@ down)
   if ((${#names[@]} > 0)); then
     each down "${names[@]}"
   else
-    each down "${all[@]}"
+    each down "${known[@]}"
     "$here/postgres.sh" down
   fi
   ;;
@@ -75,7 +76,7 @@ hold)
   exec flock -o "$RUN_DIR/hold.lock" "$here/landscape.sh" hold-locked "${names[@]}"
   ;;
 status)
-  for name in "${all[@]}"; do "$here/$name/$name.sh" status; done
+  for name in "${known[@]}"; do "$here/$name/$name.sh" status; done
   "$here/postgres.sh" status
   ;;
 *) die "usage: landscape.sh up [NAME...] | down [NAME...] | reset NAME... | status | hold [NAME...]" ;;

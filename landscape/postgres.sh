@@ -3,9 +3,10 @@
 #   postgres.sh up | down | status
 #   postgres.sh exists DB        is there a database DB? (exit status)
 #   postgres.sh seeded DB        is there a seeded copy of DB? (exit status)
-#   postgres.sh keep DB          makes the present state of DB its seeded copy
-#   postgres.sh reset DB         puts DB back to its seeded copy
-#   postgres.sh empty DB         drops DB and creates it empty
+#   postgres.sh keep DB [OWNER]  makes the present state of DB its seeded copy
+#   postgres.sh reset DB [OWNER] puts DB back to its seeded copy
+#   postgres.sh empty DB [OWNER] drops DB and creates it empty
+#   postgres.sh role NAME        makes a user NAME, where there is none
 # A seeded copy is a template database, so a reset is a copy of files. A dump beside it survives the loss of the server's data.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -32,6 +33,7 @@ sql() { client psql -qtAX -v ON_ERROR_STOP=1 -d postgres -c "$1"; }
 exists() { [[ $(sql "select 1 from pg_database where datname = '$1'") == 1 ]]; }
 runs() { [[ -s $data/postmaster.pid ]] && unprivileged "$bin/pg_ctl" -D "$data" status >/dev/null 2>&1; }
 drop() { sql "drop database if exists \"$1\" with (force)"; }
+owner() { echo "owner \"${1:-postgres}\""; }
 
 up() {
   ! runs || return 0
@@ -69,19 +71,20 @@ keep)
   drop "${database}_seed"
   client pg_dump -Fc -Z1 -f "$LANDSCAPE_HOME/$database.dump.new" "$database"
   mv "$LANDSCAPE_HOME/$database.dump.new" "$LANDSCAPE_HOME/$database.dump"
-  sql "create database \"${database}_seed\" template \"$database\" strategy file_copy"
+  sql "create database \"${database}_seed\" $(owner "${3:-}") template \"$database\" strategy file_copy"
   ;;
 reset)
   database=${2:?database}
   if ! exists "${database}_seed"; then
     drop "${database}_load"
-    sql "create database \"${database}_load\""
+    sql "create database \"${database}_load\" $(owner "${3:-}")"
     client pg_restore -j 2 -d "${database}_load" "$LANDSCAPE_HOME/$database.dump"
     sql "alter database \"${database}_load\" rename to \"${database}_seed\""
   fi
   drop "$database"
-  sql "create database \"$database\" template \"${database}_seed\" strategy file_copy"
+  sql "create database \"$database\" $(owner "${3:-}") template \"${database}_seed\" strategy file_copy"
   ;;
-empty) drop "${2:?database}"; sql "create database \"$2\"" ;;
-*) die "usage: postgres.sh up | down | status | exists DB | seeded DB | keep DB | reset DB | empty DB" ;;
+empty) drop "${2:?database}"; sql "create database \"$2\" $(owner "${3:-}")" ;;
+role) [[ $(sql "select 1 from pg_roles where rolname = '${2:?name}'") == 1 ]] || sql "create role \"$2\" login createdb" ;;
+*) die "usage: postgres.sh up | down | status | exists DB | seeded DB | keep DB | reset DB | empty DB | role NAME" ;;
 esac

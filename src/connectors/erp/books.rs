@@ -36,6 +36,13 @@ impl Stored {
         let value = self.values.get(field).and_then(Value::as_i64);
         value.unwrap_or_default()
     }
+
+    /// Ids.
+    pub fn ids(&self, field: &str) -> Vec<i64> {
+        let list = self.values.get(field).and_then(Value::as_array);
+        let list = list.into_iter().flatten();
+        list.filter_map(Value::as_i64).collect()
+    }
 }
 
 /// Rows by model and id.

@@ -6,10 +6,12 @@
 //! the events.
 
 mod books;
+mod documents;
 mod events;
 mod ids;
 mod moves;
 mod objects;
+mod orders;
 mod places;
 mod source;
 mod stock;
@@ -17,11 +19,16 @@ mod told;
 mod window;
 
 pub use books::{Books, Stored, Tables, Transaction};
+pub use documents::{Document, Shipment, ShipmentPart, unknown_state};
 pub use events::{Count, Price, Product, bad, is_gtin, meta, object_meta, snapshot};
 pub use events::{location, price, product};
 pub use ids::Ids;
 pub use moves::{Move, OfOrder};
 pub use objects::{Kept, Objects, Told, Versions};
+pub use orders::{
+    Names, SaleLine, SoldProduct, affected, agrees, check_order, codes_of, covers, named, pickup,
+    reject, sale_lines, taxes_named, wants_order,
+};
 pub use places::{Kind, LocationSettings, Node, Place, Tree};
 pub use source::{ErpSource, Part};
 pub use stock::{Moves, Stock};

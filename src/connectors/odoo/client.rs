@@ -10,6 +10,7 @@ use crate::connectors::erp::{Row, Tally};
 use crate::connectors::http;
 use crate::pipeline::{Code, Fault, Stage, Verdict};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
@@ -20,6 +21,8 @@ pub(super) struct Client {
     http: reqwest::Client,
     /// Who we are, once it was asked for.
     user: Mutex<Option<User>>,
+    /// Fields of models, and whether there are such.
+    fields: Mutex<BTreeMap<String, bool>>,
 }
 
 /// The user that works here.
@@ -32,7 +35,9 @@ pub(super) struct User {
 }
 
 /// What the server made of a call.
-enum Answer {
+#[derive(Debug)]
+pub(super) enum Change {
+    /// It was made, with this answer.
     Done(Value),
     /// It is not allowed, for this reason; it changed nothing.
     Refused(String),
@@ -56,6 +61,7 @@ impl Client {
             name: instance.to_owned(),
             http,
             user: Mutex::default(),
+            fields: Mutex::default(),
         })
     }
 
@@ -121,6 +127,88 @@ impl Client {
             // The sum of nothing is `false`.
             ids: Some(answer[0]["id:sum"].as_i64().unwrap_or_default()),
         })
+    }
+
+    /// Whether a model has a field, which depends on what applications are installed.
+    pub async fn has_field(&self, model: &str, field: &str) -> Result<bool, Fault> {
+        let key = format!("{model}.{field}");
+        let mut known = self.fields.lock().await;
+        if let Some(has) = known.get(&key) {
+            return Ok(*has);
+        }
+        let arguments = json!({"allfields": [field], "attributes": ["type"]});
+        let has = match self.call(model, "fields_get", arguments, false).await? {
+            Change::Done(answer) => answer.get(field).is_some(),
+            Change::Refused(why) => return Err(self.no_right(model, "fields_get", &why)),
+        };
+        known.insert(key, has);
+        Ok(has)
+    }
+
+    /// Calls a method that changes something.
+    ///
+    /// # Errors
+    /// `OUTCOME_UNKNOWN` when it may have had its effect: look before it is called again.
+    pub async fn change(
+        &self,
+        model: &str,
+        method: &str,
+        arguments: Value,
+    ) -> Result<Change, Fault> {
+        self.call(model, method, arguments, true).await
+    }
+
+    /// Makes one row, with others that are its lines, under an external id: where that is taken, nothing
+    /// is made or changed. Related rows are given by their ids, as a list where there can be several.
+    ///
+    /// # Errors
+    /// As [`Client::change`]; a retry when another call made it at the same time.
+    pub async fn make(
+        &self,
+        model: &str,
+        key: &str,
+        values: &[(&str, Value)],
+        lines: Option<(&str, &[Vec<(&'static str, Value)>])>,
+    ) -> Result<Change, Fault> {
+        let (mut names, mut first) = (vec!["id".to_owned()], vec![json!(key)]);
+        for (name, value) in values {
+            names.push(import_name(name));
+            first.push(import_value(value));
+        }
+        let mut rows = vec![first];
+        if let Some((field, lines)) = lines {
+            for (name, _) in lines.first().into_iter().flatten() {
+                names.push(format!("{field}/{}", import_name(name)));
+            }
+            for (at, line) in lines.iter().enumerate() {
+                if at > 0 {
+                    rows.push(vec![json!(""); values.len() + 1]);
+                }
+                if let Some(row) = rows.last_mut() {
+                    row.extend(line.iter().map(|(_, value)| import_value(value)));
+                }
+            }
+        }
+        // What has the mark is not written again by what is imported in this mode.
+        let context = json!({"mode": "update", "noupdate": true, "module": "__crossdock__"});
+        let arguments = json!({"fields": names, "data": rows, "context": context});
+        let answer = match self.change(model, "load", arguments).await? {
+            Change::Done(answer) => answer,
+            refused => return Ok(refused),
+        };
+        if answer["ids"].is_array() {
+            return Ok(Change::Done(answer["ids"].clone()));
+        }
+        let said = answer["messages"].as_array().into_iter().flatten();
+        let said = said.filter_map(|m| m["message"].as_str());
+        let said = said.collect::<Vec<_>>().join("; ");
+        let said = http::quote(said.as_bytes());
+        // The database let another transaction go first.
+        if said.contains("could not serialize") || said.contains("deadlock") {
+            let message = format!("{}: others were writing the same rows: {said}", self.name);
+            return Err(Fault::retry(Stage::Write, Code::Unavailable, message));
+        }
+        Ok(Change::Refused(said))
     }
 
     /// The user that the key belongs to, its company and currency.
@@ -192,9 +280,9 @@ impl Client {
     /// Calls a method that changes nothing.
     async fn ask(&self, model: &str, method: &str, arguments: Value) -> Result<Value, Fault> {
         match self.call(model, method, arguments, false).await? {
-            Answer::Done(answer) => Ok(answer),
+            Change::Done(answer) => Ok(answer),
             // What is not allowed to a reader is a matter of its rights.
-            Answer::Refused(why) => Err(self.no_right(model, method, &why)),
+            Change::Refused(why) => Err(self.no_right(model, method, &why)),
         }
     }
 
@@ -204,7 +292,7 @@ impl Client {
         method: &str,
         arguments: Value,
         changes: bool,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Change, Fault> {
         let url = format!(
             "{}/json/2/{model}/{method}",
             self.settings.url.trim_end_matches('/')
@@ -240,7 +328,7 @@ impl Client {
             true => judged,
             false => judged.map_err(http::as_read),
         };
-        Ok(Answer::Done(
+        Ok(Change::Done(
             judged.map_err(|fault| self.named(fault))?.body,
         ))
     }
@@ -253,7 +341,7 @@ impl Client {
         method: &str,
         answer: &http::RawAnswer,
         changes: bool,
-    ) -> Option<Result<Answer, Fault>> {
+    ) -> Option<Result<Change, Fault>> {
         if answer.status.is_success() {
             return None;
         }
@@ -275,7 +363,7 @@ impl Client {
                 _,
                 "UserError" | "ValidationError" | "MissingError" | "RedirectWarning"
                 | "AccessError",
-            ) => Some(Ok(Answer::Refused(said))),
+            ) => Some(Ok(Change::Refused(said))),
             (404, _) => halt(
                 Code::Configuration,
                 format!(
@@ -286,7 +374,7 @@ impl Client {
             // A name or value that does not exist stays so, although it is answered as a failure of the
             // server.
             (500, "ValueError" | "KeyError" | "AttributeError") if changes => {
-                Some(Ok(Answer::Refused(said)))
+                Some(Ok(Change::Refused(said)))
             }
             (500, "ValueError" | "KeyError" | "AttributeError") => halt(
                 Code::Configuration,
@@ -315,5 +403,25 @@ impl Client {
             message: format!("{}; {remedy}", fault.message),
             ..fault
         }
+    }
+}
+
+/// A field of related rows as an import names it, by the ids of the rows.
+fn import_name(field: &str) -> String {
+    match field.ends_with("_id") || field.ends_with("_ids") {
+        true => format!("{field}/.id"),
+        false => field.to_owned(),
+    }
+}
+
+/// A value as an import has it: text.
+fn import_value(value: &Value) -> Value {
+    match value {
+        Value::String(text) => json!(text),
+        Value::Array(ids) => {
+            let ids: Vec<String> = ids.iter().map(Value::to_string).collect();
+            json!(ids.join(","))
+        }
+        other => json!(other.to_string()),
     }
 }

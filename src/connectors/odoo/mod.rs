@@ -1,8 +1,9 @@
 //! Odoo, an ERP with warehouses and tills. Its source reads stock movements, counts, products, prices and
-//! locations.
+//! locations, and of the orders that it keeps acceptance and deliveries. Its sink makes orders into sales.
 //!
 //! `client` talks JSON-2, `table` says how its tables are followed, `tree` what a location is, `stock` and
-//! `objects` turn rows into events with what ERPs share in `connectors/erp`. `fake` is the stand-in.
+//! `objects` turn rows into events with what ERPs share in `connectors/erp`, `documents` those of orders.
+//! Writing: `sales` takes orders, `references` what their names are here. `fake` is the stand-in.
 //!
 //! Facts about the API are of Odoo 19, each seen against a running server:
 //! - `write_date` is the start of the transaction, read and compared in whole seconds although rows sort
@@ -18,39 +19,57 @@
 //! - What is empty is `false`; a related row is `[id, name]`.
 //! - Rows that are deleted leave nothing. A done line cannot be deleted. A product or location that is
 //!   deleted is not noticed.
-//! - Tables have no index on `write_date`: where they are large, give `stock_move_line` and `product_product`
-//!   one.
+//! - The same reference twice makes two sales. An external id is the only key that the database keeps:
+//!   what is made by `load` under one is made once.
+//! - Tables have no index on `write_date`: where they are large, give `stock_move_line`, `stock_move`,
+//!   `stock_picking`, `sale_order` and `product_product` one, and `sale_order` one on `origin`.
 
 mod client;
+mod documents;
 mod fake;
 mod objects;
+mod references;
 mod rows;
+mod sales;
 mod settings;
+mod sink;
 mod stock;
 mod table;
 mod tree;
 
 use crate::connectors::erp::{ErpSource, Objects, Part, Stock};
 use crate::contract::topic;
-use crate::pipeline::{Check, Connector, ConnectorDescriptor, Evidence, Fault, Sink, Source};
+use crate::pipeline::{
+    Capabilities, Check, Connector, ConnectorDescriptor, Evidence, Fault, Idempotency, Sink, Source,
+};
 use client::Client;
 use settings::Settings;
 use std::sync::Arc;
 
+/// What its sink can do.
+const CAPABILITIES: Capabilities = Capabilities {
+    idempotency: Idempotency::NaturalKey,
+    compare_and_set: false,
+    batch_records_max: 1,
+    calls_max: 4,
+};
+
 /// What the connector is.
 pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     kind: "odoo",
-    purpose: "reads stock movements, counts, products and prices of an Odoo ERP",
+    purpose: "reads stock movements, counts and products of an Odoo ERP, and keeps orders there",
     emits: &[
         topic::STOCK_CHANGE,
         topic::STOCK_SNAPSHOT,
         topic::PRODUCT_CHANGE,
         topic::LOCATION_CHANGE,
         topic::PRICE_CHANGE,
+        topic::ORDER_LIFECYCLE,
+        topic::SHIPMENT_EVENT,
     ],
     inbox: false,
-    accepts: &[],
-    sink: None,
+    accepts: &[topic::ORDER_LIFECYCLE],
+    sink: Some(CAPABILITIES),
     evidence: Evidence::Documentation,
     settings: || schemars::schema_for!(Settings),
     build: |instance, settings| {
@@ -73,21 +92,22 @@ struct Odoo {
 impl Connector for Odoo {
     fn source(&self) -> Option<Box<dyn Source>> {
         let (instance, client) = (&self.instance, &self.client);
-        let rest = |kind| match kind {
-            objects::Kind::Products | objects::Kind::Prices => 4,
-            objects::Kind::Locations => 20,
-        };
-        let parts = objects::Kind::ALL.iter().map(|kind| {
+        let kinds = objects::Kind::ALL.iter();
+        let kinds = kinds.filter(|kind| kind.is_read(&client.settings));
+        let parts = kinds.map(|kind| {
             let kept = objects::KeptObjects::new(*kind, instance, client.clone());
-            Part::new(kind.shard(), rest(*kind), Objects::new(instance, kept))
+            Part::new(kind.shard(), kind.rest(), Objects::new(instance, kept))
         });
         let moves = stock::OdooMoves::new(instance, client.clone());
         let stock = Stock::new(instance, moves);
         Some(Box::new(ErpSource::new(stock, parts.collect())))
     }
 
+    /// Where no channel is named there are no orders to take.
     fn sink(&self) -> Option<Arc<dyn Sink>> {
-        None
+        let (instance, client) = (self.instance.clone(), self.client.clone());
+        (!client.settings.channels.is_empty())
+            .then(|| Arc::new(sink::OdooSink { instance, client }) as Arc<dyn Sink>)
     }
 
     async fn check(&self) -> Vec<Check> {
@@ -109,8 +129,20 @@ impl Connector for Odoo {
         for (kind, what) in [
             (objects::Kind::Products, "read products"),
             (objects::Kind::Prices, "read prices"),
+            (objects::Kind::Sales, "read sales"),
+            (objects::Kind::Shipments, "read deliveries"),
         ] {
-            checks.push(ok(what, objects::check(client, kind).await));
+            if kind.is_read(&client.settings) {
+                checks.push(ok(what, objects::check(client, kind).await));
+            }
+        }
+        for (channel, settings) in &client.settings.channels {
+            let found = tree::Places::load(client).await.and_then(|places| {
+                let found = places.warehouse_of(&settings.warehouse);
+                let found = found.map(|w| format!("warehouse {}", w.name));
+                found.ok_or_else(|| references::no_warehouse(channel, settings))
+            });
+            checks.push(ok(&format!("take orders of {channel}"), found));
         }
         checks
     }

@@ -1,7 +1,9 @@
-//! Locations, products and prices of Odoo, as [`Kept`].
+//! Locations, products, prices and documents of Odoo, as [`Kept`].
 
 use super::client::{Client, Search};
+use super::documents::{self, Page};
 use super::rows;
+use super::settings::Settings;
 use super::stock::unit_code;
 use super::table::Stamped;
 use super::tree::{self, Places};
@@ -29,16 +31,44 @@ pub(super) enum Kind {
     Locations,
     Products,
     Prices,
+    Sales,
+    Shipments,
 }
 
 impl Kind {
-    pub const ALL: &'static [Kind] = &[Kind::Locations, Kind::Products, Kind::Prices];
+    pub const ALL: &'static [Kind] = &[
+        Kind::Locations,
+        Kind::Products,
+        Kind::Prices,
+        Kind::Sales,
+        Kind::Shipments,
+    ];
+
+    /// Whether the settings ask for it.
+    pub fn is_read(self, settings: &Settings) -> bool {
+        match self {
+            Kind::Locations | Kind::Products | Kind::Prices => true,
+            Kind::Sales | Kind::Shipments => !settings.channels.is_empty(),
+        }
+    }
+
+    /// Polls that are passed over while nothing changes, for each that is made.
+    pub const fn rest(self) -> u32 {
+        match self {
+            // A customer waits for it.
+            Kind::Sales | Kind::Shipments => 1,
+            Kind::Products | Kind::Prices => 4,
+            Kind::Locations => 20,
+        }
+    }
 
     pub const fn shard(self) -> &'static str {
         match self {
             Kind::Locations => "locations",
             Kind::Products => "products",
             Kind::Prices => "prices",
+            Kind::Sales => "sales",
+            Kind::Shipments => "shipments",
         }
     }
 
@@ -46,6 +76,8 @@ impl Kind {
         match self {
             Kind::Locations => tree::LOCATION,
             Kind::Products | Kind::Prices => PRODUCT,
+            Kind::Sales => documents::SALE,
+            Kind::Shipments => documents::PICKING,
         }
     }
 
@@ -54,6 +86,8 @@ impl Kind {
             Kind::Locations => tree::LOCATION_FIELDS,
             Kind::Products => PRODUCT_FIELDS,
             Kind::Prices => PRICE_FIELDS,
+            Kind::Sales => documents::SALE_FIELDS,
+            Kind::Shipments => documents::PICKING_FIELDS,
         }
     }
 
@@ -62,7 +96,12 @@ impl Kind {
         match self {
             Kind::Locations => &[(tree::WAREHOUSE, Part::Names("view_location_id"))],
             Kind::Products => &[("product.template", Part::NamedBy("product_tmpl_id"))],
-            Kind::Prices => &[],
+            // Goods of a picking are written on their own.
+            Kind::Shipments => &[
+                ("stock.move", Part::Names("picking_id")),
+                ("stock.move.line", Part::Names("picking_id")),
+            ],
+            Kind::Prices | Kind::Sales => &[],
         }
     }
 }
@@ -118,8 +157,9 @@ impl Kept for KeptObjects {
         let part = |(model, part): &(&'static str, Part)| Stamped {
             model,
             fields: match part {
-                Part::Names("view_location_id") => &["write_date", "view_location_id"],
-                _ => &["write_date"],
+                Part::Names("picking_id") => &["write_date", "picking_id"],
+                Part::Names(_) => &["write_date", "view_location_id"],
+                Part::NamedBy(_) => &["write_date"],
             },
             ..own
         };
@@ -156,6 +196,17 @@ impl Kept for KeptObjects {
             Kind::Locations => self.locations(found, versions).await,
             Kind::Products => self.products(found, versions).await,
             Kind::Prices => self.prices(found, versions).await,
+            Kind::Sales | Kind::Shipments => {
+                let page = Page {
+                    client: &self.client,
+                    instance: &self.instance,
+                    company: self.client.user().await?.company,
+                };
+                match self.kind {
+                    Kind::Shipments => page.shipments(found, versions).await,
+                    _ => Ok(page.sales(found, versions)),
+                }
+            }
         }
     }
 }

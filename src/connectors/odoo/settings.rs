@@ -1,4 +1,5 @@
-//! What an Odoo connector is told: where the server is, what its locations are here.
+//! What an Odoo connector is told: where the server is, what its locations are here, whose orders it
+//! keeps.
 
 use crate::config::Secret;
 use crate::connectors::erp::{LocationSettings, configuration};
@@ -16,7 +17,8 @@ pub struct Settings {
     /// Name of the database, where the server has several.
     pub database: Option<String>,
     /// API key of the user to work as, by reference: `${env:NAME}` or `${file:PATH}`. The user's company is
-    /// the one that is read.
+    /// the one that is read. Without `channels` it needs the right to read stock and products, and none to
+    /// change anything; with them also to read and write sales and contacts.
     pub api_key: Secret,
     /// What Odoo's warehouses are here, by short name (code). A warehouse that is not listed is a
     /// distribution centre under its own code. An internal location outside of every warehouse, by its
@@ -29,6 +31,23 @@ pub struct Settings {
     /// Full names of locations whose goods are held for quality, with all below them.
     #[serde(default)]
     pub held: Vec<String>,
+    /// The channels whose orders this ERP keeps, by channel id. None: it is read for stock only.
+    /// Needs the applications Sales and Inventory, with `stock_delivery` for tracking numbers.
+    #[serde(default)]
+    pub channels: BTreeMap<String, ChannelSettings>,
+    /// Tax codes of order lines, and the names that these taxes have in Odoo. A line without a code
+    /// takes the customer taxes of its product, or none where its tax is 0. Taxes that are included in
+    /// prices do not fit: prices are written without tax.
+    #[serde(default)]
+    pub taxes: BTreeMap<String, String>,
+    /// Types of order charges, such as `SHIPPING`, and the internal references of the products that stand
+    /// for them in Odoo.
+    #[serde(default)]
+    pub charges: BTreeMap<String, String>,
+    /// Whether the ERP accepts an order at once: its sale is confirmed. Off: it stays a quotation that
+    /// was sent until somebody confirms it.
+    #[serde(default = "yes")]
+    pub confirm_orders: bool,
     /// For how many seconds after its start a transaction of the ERP may still bring rows: longer
     /// than the longest one, such as the count of a whole warehouse.
     #[serde(default = "overlap_s")]
@@ -41,6 +60,23 @@ pub struct Settings {
     pub timeout_ms: u64,
 }
 
+/// A channel whose orders are kept in Odoo.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelSettings {
+    /// Warehouse that delivers what is not picked up, as it is called here.
+    pub warehouse: String,
+    /// What stands before a customer's id in the reference of its contact, where ids of several
+    /// channels could be the same.
+    #[serde(default)]
+    pub customer_prefix: String,
+    /// Reference of the contact that buys what is ordered without a customer's id.
+    pub walk_in_customer: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
 fn overlap_s() -> u32 {
     600
 }

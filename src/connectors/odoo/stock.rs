@@ -4,6 +4,7 @@
 //! and the quantity. A count makes lines too, of no quantity where it found what was expected.
 
 use super::client::{Client, Search};
+use super::documents;
 use super::rows;
 use super::table::Stamped;
 use super::tree::Places;
@@ -39,7 +40,7 @@ const MOVE_FIELDS: &[&str] = &[
     "is_inventory",
     "location_final_id",
     "move_orig_ids",
-    "picking_code",
+    "picking_id",
     "origin",
 ];
 const QUANT_FIELDS: &[&str] = &["product_id", "location_id", "quantity"];
@@ -67,7 +68,9 @@ struct Goods {
 /// What a line needs of its move.
 struct Document {
     is_inventory: bool,
+    /// Whether it is of a picking that no till made.
     ships: bool,
+    sale_line: Option<i64>,
     origin: Option<String>,
     /// Where goods that are on the way go.
     destination: Option<i64>,
@@ -138,12 +141,37 @@ impl OdooMoves {
         Ok(found.iter().map(|r| (rows::id(r), goods(r))).collect())
     }
 
+    /// Pickings of these lines that a till made: what they move is sold there and then.
+    async fn of_tills(&self, lines: &[&Row]) -> Result<BTreeSet<i64>, Fault> {
+        let pickings: BTreeSet<i64> = lines
+            .iter()
+            .filter_map(|l| rows::link(l, "picking_id"))
+            .collect();
+        let (model, field) = (documents::PICKING, "pos_session_id");
+        if pickings.is_empty() || !self.client.has_field(model, field).await? {
+            return Ok(BTreeSet::new());
+        }
+        let fields = [field];
+        let found = self.client.all(model, "id", json!(pickings), &fields);
+        let of_till = |row: &Row| rows::link(row, field).map(|_| rows::id(row));
+        Ok(found.await?.iter().filter_map(of_till).collect())
+    }
+
     async fn documents(&self, lines: &[&Row]) -> Result<HashMap<i64, Document>, Fault> {
+        let tills = self.of_tills(lines).await?;
+        // Without orders the sales' application may be missing.
+        let keeps_orders = !self.client.settings.channels.is_empty();
+        let more = if keeps_orders {
+            &["sale_line_id"][..]
+        } else {
+            &[]
+        };
+        let fields = [MOVE_FIELDS, more].concat();
         let wanted: BTreeSet<i64> = lines
             .iter()
             .filter_map(|l| rows::link(l, "move_id"))
             .collect();
-        let found = self.client.all(MOVE, "id", json!(wanted), MOVE_FIELDS);
+        let found = self.client.all(MOVE, "id", json!(wanted), &fields);
         let mut found: HashMap<i64, Row> = found
             .await?
             .into_iter()
@@ -166,7 +194,8 @@ impl OdooMoves {
             let sent_to = sent.and_then(|(_, row)| rows::link(row, "location_final_id"));
             Document {
                 is_inventory: rows::flag(row, "is_inventory"),
-                ships: rows::text(row, "picking_code").is_some(),
+                ships: rows::link(row, "picking_id").is_some_and(|p| !tills.contains(&p)),
+                sale_line: rows::link(row, "sale_line_id"),
                 origin: rows::text(row, "origin").map(str::to_owned),
                 destination: sent_to.or(rows::link(row, "location_final_id")),
                 sent_by: sent.filter(|_| sent_to.is_some()).map(|(id, _)| id),
@@ -183,6 +212,7 @@ impl OdooMoves {
         places: &Places,
         goods: &HashMap<i64, Goods>,
         documents: &HashMap<i64, Document>,
+        orders: &HashMap<i64, OfOrder>,
     ) -> Result<Move, Fault> {
         let id = rows::id(row);
         let product = rows::link(row, "product_id").unwrap_or_default();
@@ -212,6 +242,7 @@ impl OdooMoves {
             Some((_, d)) if d.ships => picking.clone(),
             _ => None,
         };
+        let line = document.as_ref().and_then(|(_, d)| d.sale_line);
         let destination = document.as_ref().and_then(|(_, d)| d.destination);
         let destination = destination.and_then(|id| places.tree.place(id).ok());
         let arrives_unannounced =
@@ -236,7 +267,7 @@ impl OdooMoves {
             counted: document.as_ref().is_some_and(|(_, d)| d.is_inventory),
             origin: picking.or(document.and_then(|(_, d)| d.origin.clone())),
             destination: destination.filter(|_| on_the_way && !arrives_unannounced),
-            order: None::<OfOrder>,
+            order: line.and_then(|line| orders.get(&line).cloned()),
             system: "odoo",
         })
     }
@@ -359,7 +390,10 @@ impl Moves for OdooMoves {
         let places = self.places().await?;
         let goods = self.goods(&own).await?;
         let documents = self.documents(&own).await?;
-        let read = |row: &&Row| is_own(row).then(|| Self::read(row, &places, &goods, &documents));
+        let lines: BTreeSet<i64> = documents.values().filter_map(|d| d.sale_line).collect();
+        let orders = documents::orders_of(&self.client, &lines).await?;
+        let read =
+            |row: &&Row| is_own(row).then(|| Self::read(row, &places, &goods, &documents, &orders));
         Ok(found.iter().map(read).collect())
     }
 

@@ -29,6 +29,7 @@ const WAREHOUSE_FIELDS: &[&str] = &[
 /// A warehouse.
 #[derive(Clone, Debug)]
 pub(super) struct Warehouse {
+    pub id: i64,
     pub name: String,
     pub partner: Option<i64>,
 }
@@ -79,6 +80,7 @@ impl Places {
             let text = |field| rows::text(&row, field).unwrap_or_default().to_owned();
             codes.insert(view, text("code"));
             let warehouse = Warehouse {
+                id: rows::id(&row),
                 name: text("name"),
                 partner: rows::link(&row, "partner_id"),
             };
@@ -96,6 +98,11 @@ impl Places {
             warehouses,
             state,
         })
+    }
+
+    /// The warehouse that is this location in events.
+    pub fn warehouse_of(&self, location: &str) -> Option<&Warehouse> {
+        self.warehouses.get(&self.tree.row_of(location)?)
     }
 
     /// Whether no location was written since, as far as whole seconds tell.

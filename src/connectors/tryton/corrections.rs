@@ -6,10 +6,10 @@
 //! its answer was lost, is found again by what it counts.
 
 use super::client::{Change, Client, Search};
-use super::lines::reject;
 use super::references::{busy, create};
 use super::rows;
 use super::tree;
+use crate::connectors::erp::reject;
 use crate::contract::event::{Correction, CorrectionKind, SinkOutcome};
 use crate::domain::Decimal;
 use crate::pipeline::{Ack, Code, Fault};

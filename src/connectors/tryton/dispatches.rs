@@ -6,11 +6,11 @@
 
 use super::client::{Change, Client, Row, Search};
 use super::documents::{SALE_LINE, SHIPMENT, origin};
-use super::lines::reject;
 use super::references::busy;
 use super::rows;
 use super::sales::{self, SALE, stamp};
 use super::tree;
+use crate::connectors::erp::reject;
 use crate::contract::event::{ShipmentEvent, ShipmentStatus, SinkOutcome};
 use crate::domain::Decimal;
 use crate::pipeline::{Ack, Code, Fault};

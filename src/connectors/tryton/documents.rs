@@ -9,10 +9,12 @@ use super::client::{Client, Row, Search};
 use super::map::object_meta;
 use super::sales::{CANCELLED, SALE};
 use super::{give_back, rows, tree};
-use crate::connectors::erp::{self, LISTED_ROWS, Place, Told, Tree, bad};
+use crate::connectors::erp::{
+    self, Document, LISTED_ROWS, Place, Shipment, ShipmentPart, Told, Tree, bad, unknown_state,
+};
 use crate::contract::event::{
-    Disposition, NodeType, OrderEvent, OrderEventType, Package, ReturnEvent, ReturnLine,
-    ReturnMethod, ReturnStatus, ShipmentEvent, ShipmentLine, ShipmentStatus, StockState, Text,
+    Disposition, NodeType, OrderEventType, ReturnEvent, ReturnLine, ReturnMethod, ReturnStatus,
+    ShipmentStatus, StockState, Text,
 };
 use crate::contract::topic;
 use crate::domain::{Decimal, return_id};
@@ -121,22 +123,8 @@ impl Page<'_> {
             let id = rows::id(row);
             let number = rows::text(row, "number");
             let record_id = format!("{SALE},{id}");
-            let event = OrderEvent {
-                meta: object_meta(self.instance, "OrderEvent", &record_id, order, row, version),
-                order_id: order.into(),
-                r#type: kind,
-                entity_version: version,
-                erp_order_id: Some(number.map_or_else(|| record_id.as_str().into(), Text::from)),
-                ..OrderEvent::default()
-            };
-            told.push((
-                row,
-                Ok(vec![SourceRecord {
-                    topic: topic::ORDER_LIFECYCLE,
-                    key: order.into(),
-                    event: event.into(),
-                }]),
-            ));
+            let document = self.document(row, &record_id, version);
+            told.push((row, Ok(vec![document.decision(order, kind, number)])));
         }
         told
     }
@@ -179,11 +167,10 @@ impl Page<'_> {
             "shipped" | "done" => ShipmentStatus::Shipped,
             "cancelled" => ShipmentStatus::Cancelled,
             other => {
-                let message = format!("{SHIPMENT} {id} is {other:?}, which means nothing here");
-                return Err(bad(Code::UnknownSymbol, message));
+                return Err(unknown_state(&format!("{SHIPMENT} {id}"), other));
             }
         };
-        let mut lines: BTreeMap<&Text, BTreeMap<&Text, ShipmentLine>> = BTreeMap::new();
+        let mut parts = Vec::new();
         for moved in moves {
             let Some(of) = origin(moved, SALE_LINE).and_then(|id| orders.get(&id)) else {
                 continue;
@@ -193,65 +180,35 @@ impl Page<'_> {
             if given_up && status != ShipmentStatus::Cancelled {
                 continue;
             }
-            let line = lines.entry(&of.order).or_default().entry(&of.line);
-            let line = line.or_insert_with(|| ShipmentLine {
-                line_id: of.line.clone(),
-                sku,
-                ..ShipmentLine::default()
-            });
-            line.allocated += quantity;
-            use ShipmentStatus as S;
-            if matches!(status, S::Picked | S::Packed | S::Shipped) {
-                line.picked += quantity;
-            }
-            if status == S::Shipped {
-                line.shipped += quantity;
-            }
+            let of = of.of_goods(self.instance, None);
+            parts.push(ShipmentPart { of, sku, quantity });
         }
-        if lines.is_empty() {
+        if parts.is_empty() {
             return Ok(Vec::new());
         }
-        let (node, kind) = self.node(row, tree)?;
+        let (node, node_type) = self.node(row, tree)?;
         if self.client.settings.ships_elsewhere(&node) {
             return Ok(Vec::new());
         }
-        let number = rows::text(row, "number");
-        let packages: Vec<Package> = rows::text(row, "reference")
-            .map(|tracking| Package {
-                package_id: number.map_or_else(|| id.to_string().into(), Text::from),
-                tracking_number: Some(tracking.into()),
-                ..Package::default()
-            })
-            .into_iter()
-            .collect();
         let record_id = format!("{SHIPMENT},{id}");
-        let records = lines.into_iter().map(|(order, lines)| {
-            let event = ShipmentEvent {
-                meta: object_meta(
-                    self.instance,
-                    "ShipmentEvent",
-                    &record_id,
-                    order,
-                    row,
-                    version,
-                ),
-                order_id: order.clone(),
-                shipment_id: self.own_id(&record_id),
-                shipment_version: version,
-                node_id: node.clone(),
-                node_type: kind,
-                status,
-                lines: lines.into_values().collect(),
-                packages: packages.clone(),
-                ..ShipmentEvent::default()
-            };
-            SourceRecord {
-                topic: topic::SHIPMENT_EVENT,
-                key: order.clone(),
-                event: event.into(),
-            }
-        });
-        Ok(records.collect())
+        let shipment = Shipment {
+            number: rows::text(row, "number").unwrap_or(&record_id),
+            status,
+            node,
+            node_type,
+            tracking: rows::text(row, "reference"),
+            parts,
+        };
+        Ok(self.document(row, &record_id, version).shipment(&shipment))
+    }
+
+    fn document<'d>(&'d self, row: &Row, record_id: &'d str, version: i64) -> Document<'d> {
+        Document {
+            instance: self.instance,
+            record_id,
+            at: rows::modified_at(row).unwrap_or_default(),
+            version,
+        }
     }
 
     pub fn own_id(&self, record_id: &str) -> Text {
@@ -306,8 +263,7 @@ impl Page<'_> {
             "done" => ReturnStatus::Inspected,
             "cancelled" => ReturnStatus::Cancelled,
             other => {
-                let message = format!("{RETURN} {id} is {other:?}, which means nothing here");
-                return Err(bad(Code::UnknownSymbol, message));
+                return Err(unknown_state(&format!("{RETURN} {id}"), other));
             }
         };
         // Where what came in went from there.

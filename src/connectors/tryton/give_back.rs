@@ -7,10 +7,10 @@
 
 use super::client::{Change, Client, Row, Search};
 use super::documents::{RETURN, SALE_LINE};
-use super::lines::reject;
 use super::references::{busy, create};
 use super::rows;
 use super::sales::{self, SALE, stamp};
+use crate::connectors::erp::reject;
 use crate::contract::event::{Disposition, ReturnEvent, SinkOutcome};
 use crate::domain::Decimal;
 use crate::pipeline::{Ack, Code, Fault};

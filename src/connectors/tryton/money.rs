@@ -6,12 +6,12 @@
 //! nobody heard the answer of can leave a second draft; that one is deleted and never in the books.
 
 use super::client::{Change, Client, Row, Search};
-use super::lines::reject;
 use super::references::{busy, create};
 use super::rows;
 use super::sales;
 use super::settings::PaymentSettings;
 use crate::connectors::erp::configuration;
+use crate::connectors::erp::reject;
 use crate::contract::event::{
     Money, PaymentEvent, PaymentKind, RefundEvent, RefundStatus, SinkOutcome,
 };

@@ -2,14 +2,14 @@
 //! Looked up for each order, so that what was mended in Tryton counts at once.
 
 use super::client::{Change, Client, Row, Search};
-use super::lines::{Names, Product, reject};
 use super::settings::ChannelSettings;
 use super::{rows, tree};
 use crate::connectors::erp::configuration;
-use crate::contract::event::{DeliveryMethod, OrderSnapshot};
+use crate::connectors::erp::{Names, SoldProduct, codes_of, pickup, reject, taxes_named};
+use crate::contract::event::OrderSnapshot;
 use crate::pipeline::{Code, Fault, Stage};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 const PARTY: &str = "party.party";
 /// Rows of one name that are read, to see whether it is one.
@@ -169,43 +169,7 @@ pub(super) async fn warehouse(
     who: &str,
 ) -> Result<i64, Fault> {
     let (tree, _) = tree::load(client).await?;
-    let mut wanted: BTreeMap<i64, &str> = BTreeMap::new();
-    let used: BTreeSet<_> = order.lines.iter().map(|l| &l.delivery_group_id).collect();
-    for group in order.delivery_groups.iter() {
-        let picked_up = matches!(
-            group.method,
-            DeliveryMethod::PickupInStore
-                | DeliveryMethod::Curbside
-                | DeliveryMethod::ShipToStore
-                | DeliveryMethod::CarryOut
-        );
-        let place = group.pickup_location_id.as_deref();
-        if let Some(location) = place.filter(|_| picked_up && used.contains(&group.group_id)) {
-            let row = tree.row_of(location).ok_or_else(|| {
-                let lines: Vec<&str> = order
-                    .lines
-                    .iter()
-                    .filter(|l| l.delivery_group_id == group.group_id)
-                    .map(|l| &*l.line_id)
-                    .collect();
-                let message = format!(
-                    "{who}, line {}: Tryton has no location {location}; mend `locations`, or the order in its channel, then redrive",
-                    lines.join(", ")
-                );
-                reject(Code::UnknownReference, message)
-            })?;
-            wanted.insert(row, location);
-        }
-    }
-    if wanted.len() > 1 {
-        let places: Vec<&str> = wanted.into_values().collect();
-        let message = format!(
-            "{who} is picked up in {}: a sale of Tryton has one warehouse; split the order in its channel",
-            places.join(" and ")
-        );
-        return Err(reject(Code::Refused, message));
-    }
-    if let Some((row, _)) = wanted.pop_first() {
+    if let Some(row) = pickup("Tryton", order, who, |location| tree.row_of(location))? {
         return Ok(row);
     }
     match (&settings.warehouse, &*shop.warehouses) {
@@ -230,51 +194,21 @@ pub(super) async fn warehouse(
 /// # Errors
 /// As the calls.
 pub(super) async fn names(client: &Client, order: &OrderSnapshot) -> Result<Names, Fault> {
-    let mut codes: BTreeSet<&str> = order.lines.iter().map(|l| &*l.sku).collect();
-    let charges: BTreeSet<&str> = order.charges.iter().map(|c| &*c.r#type).collect();
     let settings = &client.settings;
-    codes.extend(
-        charges
-            .iter()
-            .filter_map(|t| settings.charges.get(*t).map(String::as_str)),
-    );
-    let found = products(client, &codes).await?;
-    let product = |code: &str| match found.get(code).map(Vec::as_slice) {
-        Some([one]) => Ok(one.clone()),
-        None | Some([]) => Err(format!(
-            "Tryton has no product with code {code}; give one that code"
-        )),
-        Some(many) => Err(format!(
-            "{} products of Tryton have code {code}; make it one",
-            many.len()
-        )),
-    };
-    let mut names = Names::default();
-    for line in &order.lines {
-        names
-            .products
-            .insert(line.sku.to_string(), product(&line.sku));
+    let found = products(client, &codes_of(order, &settings.charges)).await?;
+    let mut taxes = HashMap::new();
+    for name in taxes_named(order, &settings.taxes) {
+        if let Some(id) = tax(client, name).await? {
+            taxes.insert(name.to_owned(), id);
+        }
     }
-    for kind in charges {
-        let known = settings.charges.get(kind);
-        let known = known.ok_or_else(|| {
-            format!("no product stands for charges of type {kind}; name one in `charges`")
-        });
-        names
-            .charges
-            .insert(kind.to_owned(), known.and_then(|code| product(code)));
-    }
-    let codes = order.lines.iter().filter_map(|l| l.tax_code.as_deref());
-    for code in codes.collect::<BTreeSet<_>>() {
-        let tax = match settings.taxes.get(code) {
-            Some(name) => tax(client, name).await?.ok_or_else(|| {
-                format!("Tryton has no tax {name:?}, which `taxes` has for tax code {code}; mend one of both")
-            }),
-            None => Err(format!("no tax of Tryton stands for tax code {code}; name one in `taxes`")),
-        };
-        names.taxes.insert(code.to_owned(), tax);
-    }
-    Ok(names)
+    let (charges, named) = (&settings.charges, &settings.taxes);
+    Ok(Names::of(
+        "Tryton",
+        order,
+        (charges, &found),
+        (named, &taxes),
+    ))
 }
 
 async fn tax(client: &Client, name: &str) -> Result<Option<i64>, Fault> {
@@ -292,8 +226,8 @@ async fn tax(client: &Client, name: &str) -> Result<Option<i64>, Fault> {
 async fn products(
     client: &Client,
     codes: &BTreeSet<&str>,
-) -> Result<HashMap<String, Vec<Product>>, Fault> {
-    let mut found: HashMap<String, Vec<Product>> = HashMap::new();
+) -> Result<HashMap<String, Vec<SoldProduct>>, Fault> {
+    let mut found: HashMap<String, Vec<SoldProduct>> = HashMap::new();
     if codes.is_empty() {
         return Ok(found);
     }
@@ -317,9 +251,10 @@ async fn products(
             continue;
         };
         let category = rows::related(&row, "account_category");
-        let product = Product {
+        let product = SoldProduct {
             id: rows::id(&row),
             unit,
+            name: code.to_owned(),
             taxes: category
                 .map(|c| rows::integers(c, "customer_taxes_used"))
                 .unwrap_or_default(),

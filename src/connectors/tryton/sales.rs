@@ -5,10 +5,11 @@
 //! is looked at before every step, so the steps can be repeated from any point.
 
 use super::client::{Change, Client, Row, Search};
-use super::lines::{self, reject};
+use super::lines;
 use super::references::{self, busy, create};
 use super::rows;
-use crate::contract::event::{OrderEvent, OrderEventType, OrderSnapshot, SinkOutcome};
+use crate::connectors::erp::{affected, agrees, check_order, covers, named, reject, sale_lines};
+use crate::contract::event::{OrderEvent, OrderSnapshot, SinkOutcome};
 use crate::domain::Decimal;
 use crate::domain::money::Currency;
 use crate::pipeline::{Ack, Code, Fault, Stage};
@@ -32,14 +33,6 @@ const FIELDS: &[&str] = &[
     "invoices",
     "_timestamp",
 ];
-
-/// The order in words: what people in the channel call it, and its id.
-pub(super) fn named(order: &OrderSnapshot, id: &str) -> String {
-    format!(
-        "order {} of {} ({id})",
-        order.channel_order_id, order.channel_id
-    )
-}
 
 /// The sale of an order.
 ///
@@ -67,7 +60,7 @@ pub(super) async fn place(
     order: &OrderSnapshot,
 ) -> Result<Ack, Fault> {
     let who = named(order, &event.order_id);
-    let currency = lines::check(order, &who)?;
+    let currency = check_order(order, &who)?;
     let mut changed = false;
     let sale = match find(client, &event.order_id).await? {
         Some(sale) => sale,
@@ -118,7 +111,8 @@ async fn values(
     let shop = references::shop(client, &order.channel_id, settings).await?;
     let money = references::currency(client, currency.code(), who).await?;
     let names = references::names(client, order).await?;
-    let lines = lines::sale_lines(order, currency, &names, who)?;
+    let lines = sale_lines(order, currency, &names, lines::PRICE_PLACES, who)?;
+    let lines: Vec<Value> = lines.iter().enumerate().map(lines::value).collect();
     let warehouse = references::warehouse(client, order, &shop, settings, who).await?;
     let code = match (&order.customer_id, &settings.walk_in_party) {
         (Some(customer), _) => format!("{}{customer}", settings.party_prefix),
@@ -180,7 +174,7 @@ fn check_total(
 ) -> Result<(), Fault> {
     let total = sale.get("total_amount").and_then(rows::amount);
     let total = total.unwrap_or_default();
-    if lines::agrees(order, total, currency) {
+    if agrees(order, total, currency) {
         return Ok(());
     }
     let taxes: Decimal = order.lines.iter().map(|l| l.tax).sum();
@@ -240,7 +234,7 @@ pub(super) async fn amend(
     order: &OrderSnapshot,
 ) -> Result<Ack, Fault> {
     let who = named(order, &event.order_id);
-    let currency = lines::check(order, &who)?;
+    let currency = check_order(order, &who)?;
     for _ in 0..CONFLICTS_MAX {
         let Some(sale) = find(client, &event.order_id).await? else {
             return place(client, event, order).await;
@@ -299,12 +293,7 @@ pub(super) async fn amend(
 /// A reject when the ERP's own people have to do it: goods are on their way, or a part is cancelled.
 pub(super) async fn cancel(client: &Client, event: &OrderEvent) -> Result<Ack, Fault> {
     let who = format!("order {}", event.order_id);
-    let affected: BTreeMap<&str, Decimal> = event
-        .affected
-        .iter()
-        .filter(|a| a.qty.is_positive())
-        .map(|a| (&*a.line_id, a.qty))
-        .collect();
+    let affected = affected(event);
     for _ in 0..STEPS_MAX {
         let Some(sale) = find(client, &event.order_id).await? else {
             return Err(too_early(&who));
@@ -314,7 +303,7 @@ pub(super) async fn cancel(client: &Client, event: &OrderEvent) -> Result<Ack, F
         if affected.is_empty() || state == "cancelled" {
             return Ok(ack(event, &sale, false));
         }
-        if !covers(client, &sale, &affected).await? {
+        if !covers(&sold(client, &sale).await?, &affected) {
             let lines: Vec<&str> = affected.into_keys().collect();
             let message = format!(
                 "{who}: line {} is cancelled, but not all of the order; change sale {number} in Tryton by hand",
@@ -353,12 +342,8 @@ pub(super) async fn cancel(client: &Client, event: &OrderEvent) -> Result<Ack, F
     Err(busy(&who))
 }
 
-/// Whether these quantities are all of the sale.
-async fn covers(
-    client: &Client,
-    sale: &Row,
-    affected: &BTreeMap<&str, Decimal>,
-) -> Result<bool, Fault> {
+/// What a sale has of the lines of its order.
+async fn sold(client: &Client, sale: &Row) -> Result<BTreeMap<String, Decimal>, Fault> {
     let lines = client.search(Search {
         model: "sale.line",
         domain: json!([["sale", "=", rows::id(sale)], ["type", "=", "line"]]),
@@ -373,10 +358,7 @@ async fn covers(
             *sums.entry(name.to_owned()).or_default() += quantity.unwrap_or_default();
         }
     }
-    let covered = |(line, quantity): (&String, &Decimal)| {
-        affected.get(&**line).is_some_and(|q| q >= quantity)
-    };
-    Ok(!sums.is_empty() && sums.iter().all(covered))
+    Ok(sums)
 }
 
 /// Cancels the shipments and drafts of invoices of a sale that is being processed. What remains open
@@ -434,18 +416,4 @@ async fn stop_shipments(
 pub(super) fn too_early(who: &str) -> Fault {
     let message = format!("{who}: the order is not in Tryton; redrive the order, then this");
     Fault::retry(Stage::Write, Code::TooEarly, message)
-}
-
-/// Whether an order event is for the ERP: what a channel or order-lifecycle says, of a channel that
-/// the ERP keeps.
-pub(super) fn wants(client: &Client, event: &OrderEvent) -> bool {
-    let kept = |order: &OrderSnapshot| client.settings.channels.contains_key(&*order.channel_id);
-    match event.r#type {
-        OrderEventType::Placed => event.order.as_ref().is_none_or(kept),
-        OrderEventType::Amended => {
-            event.erp_order_id.is_none() && event.order.as_ref().is_none_or(kept)
-        }
-        OrderEventType::CancelDecided => true,
-        _ => false,
-    }
 }

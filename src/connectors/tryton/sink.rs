@@ -2,8 +2,8 @@
 
 use super::CAPABILITIES;
 use super::client::Client;
-use super::lines::reject;
 use super::{corrections, dispatches, give_back, money, sales};
+use crate::connectors::erp::{reject, wants_order};
 use crate::contract::event::{Event, OrderEvent, OrderEventType};
 use crate::pipeline::{Ack, Capabilities, Code, Delivery, Fault, Inbound, Sink};
 use std::sync::Arc;
@@ -75,7 +75,9 @@ impl Sink for TrytonSink {
         }
         let books_money = self.client.settings.payments.is_some();
         match &inbound.event {
-            Event::OrderEvent(event) => sales::wants(&self.client, event),
+            Event::OrderEvent(event) => {
+                wants_order(event, |c| self.client.settings.channels.contains_key(c))
+            }
             Event::ShipmentEvent(event) => dispatches::wants(&self.client, event),
             Event::ReturnEvent(event) => event.lines.iter().any(|l| l.accepted.is_positive()),
             Event::PaymentEvent(event) => books_money && money::wants_payment(event),

@@ -59,6 +59,14 @@ impl Shop {
         make("res.users", json!({"name": "Crossdock", "company_id": 1}));
         let partner = json!({"name": "Stand-in", "country_code": "DE", "active": true});
         make("res.partner", partner);
+        make(
+            "res.partner",
+            json!({"name": "Walk-in", "ref": "WALK-IN", "active": true}),
+        );
+        make(
+            "decimal.precision",
+            json!({"name": "Product Price", "digits": 4}),
+        );
         make("uom.uom", json!({"name": "Units"}));
         make(
             "account.tax",
@@ -173,7 +181,7 @@ impl Shop {
     fn act_in(&mut self, t: &mut Transaction, action: &Value) -> Result<Value, String> {
         let known = [
             "receive", "sell", "ship", "return", "scrap", "count", "transfer", "arrive", "plan",
-            "do", "cancel", "delete", "touch", "write", "create",
+            "do", "cancel", "delete", "touch", "write", "create", "sales", "press", "fulfil",
         ];
         let verb = known.iter().find(|v| action.get(**v).is_some());
         let verb = *verb.ok_or_else(|| format!("one of {} is needed", known.join(", ")))?;
@@ -213,6 +221,7 @@ impl Shop {
                     action["values"].clone()
                 )]))
             }
+            "sales" | "press" | "fulfil" => self.act_on_sale(t, verb, action),
             _ => self.trade(t, verb, action),
         }
     }
@@ -267,13 +276,15 @@ impl Shop {
                 let picking = self.picking(t, w.deliveries, "done");
                 lines.push(self.moved(t, goods(w.stock, CUSTOMER, true, Some(picking))));
             }
-            "sell" => {
+            "sell" | "return" => {
                 let w = at(self, "location")?;
-                lines.push(self.moved(t, goods(w.stock, CUSTOMER, true, None)));
-            }
-            "return" => {
-                let w = at(self, "location")?;
-                lines.push(self.moved(t, goods(CUSTOMER, w.stock, true, None)));
+                let picking = self.picking(t, w.deliveries, "done");
+                t.write(PICKING, picking, json!({"pos_session_id": 1}))?;
+                let (from, to) = match verb {
+                    "sell" => (w.stock, CUSTOMER),
+                    _ => (CUSTOMER, w.stock),
+                };
+                lines.push(self.moved(t, goods(from, to, true, Some(picking))));
             }
             "scrap" => {
                 let w = at(self, "location")?;
@@ -356,15 +367,18 @@ impl Shop {
             values.extend(more.clone());
         }
         let of = self.books.create(t, MOVE, values);
+        self.line(t, of, &goods)
+    }
+
+    /// The line of a move, with its quantity.
+    pub fn line(&mut self, t: &mut Transaction, of: i64, goods: &Goods) -> i64 {
+        let state = if goods.done { "done" } else { "assigned" };
         let date = rows::stamp_text(t.started_at.0);
         let line = json!({
             "product_id": goods.product, "quantity": goods.quantity, "quantity_product_uom": goods.quantity,
             "location_id": goods.from, "location_dest_id": goods.to, "state": state, "picked": goods.done, "date": date,
             "picking_id": goods.picking, "move_id": of, "company_id": 1,
         });
-        let line = self.books.create(t, LINE, line);
-        // The row was made just before.
-        let _ = t.write(MOVE, of, json!({"move_line_ids": [line]}));
-        line
+        self.books.create(t, LINE, line)
     }
 }

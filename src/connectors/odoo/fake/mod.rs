@@ -6,6 +6,7 @@
 //! is still open appear later with its old stamp, and what is empty is `false`.
 
 mod acts;
+mod sales;
 mod store;
 
 use crate::connectors::erp::Tables;
@@ -21,6 +22,8 @@ const KEY: &str = "stand-in-key";
 
 struct Api {
     shop: Shop,
+    /// Whether only calls that change something show faults.
+    faults_on_changes: bool,
 }
 
 pub(super) struct OdooFake(FakeServer<Api>);
@@ -28,6 +31,7 @@ pub(super) struct OdooFake(FakeServer<Api>);
 pub(super) fn start(options: &FakeOptions) -> io::Result<Box<dyn Fake>> {
     let api = Api {
         shop: Shop::open(options),
+        faults_on_changes: false,
     };
     Ok(Box::new(OdooFake(FakeServer::start(api)?)))
 }
@@ -38,11 +42,14 @@ fn called(request: &FakeRequest) -> Option<(&str, &str)> {
 }
 
 impl FakeApi for Api {
-    fn changes(&self, _: &FakeRequest) -> bool {
-        false
+    fn changes(&self, request: &FakeRequest) -> bool {
+        called(request).is_some_and(|(_, method)| sales::changes(method))
     }
 
     fn fails(&self, request: &FakeRequest) -> bool {
+        if self.faults_on_changes {
+            return self.changes(request);
+        }
         called(request).is_some_and(|(model, _)| model != "res.users")
     }
 
@@ -77,6 +84,9 @@ fn said(Refused(status, name, message): &Refused) -> FakeAnswer {
 impl Api {
     fn call(&mut self, model: &str, method: &str, arguments: &Value) -> Result<Value, Refused> {
         let model = store::model(model)?;
+        if sales::changes(method) {
+            return self.shop.change(model, method, arguments);
+        }
         let tables = self.tables(model);
         let archived = arguments["context"]["active_test"] == false;
         let query = Query {
@@ -145,7 +155,11 @@ impl Fake for OdooFake {
         self.0.url()
     }
     fn settings(&self) -> Value {
-        json!({"url": self.0.url(), "api_key": self.0.secret_reference(KEY), "timeout_ms": 5_000})
+        json!({
+            "url": self.0.url(), "api_key": self.0.secret_reference(KEY), "timeout_ms": 5_000,
+            "channels": {"web": {"warehouse": "Warehouse", "walk_in_customer": "WALK-IN"}},
+            "charges": {"SHIPPING": "DELIVERY"}, "taxes": {"STANDARD": "VAT 20%"},
+        })
     }
     fn inject(&self, faults: Vec<FakeFault>) {
         self.0.inject(faults);
@@ -171,10 +185,20 @@ impl Fake for OdooFake {
     /// - `{"touch": MODEL, "id": ID}`: something is written that no event tells of
     /// - `{"write": MODEL, "id": ID, "values": {…}}`, `{"create": MODEL, "values": {…}}`
     ///
+    /// - `{"sales": REFERENCE}`: the sales of that reference and their lines, to look at
+    /// - `{"press": ORDER, "button": NAME}` of a sale; `{"fulfil": ORDER, "buttons": […], "reference": TEXT}` of its
+    ///   deliveries: `assign_force` reserves, `pick`, `pack`, and `do` sends
+    /// - `{"faults_on": "changes"}`: from now on only calls that change something show faults
+    ///
     /// `"in": NAME` makes it part of a transaction begun by `{"begin": NAME}`, whose rows appear with
     /// `{"commit": NAME}` and never with `{"rollback": NAME}`. `"at": MICROSECONDS` sets the clock,
     /// which otherwise goes on by 0.3 s with each transaction. Answers the ids of lines or rows.
     fn act(&self, action: &Value) -> Result<Value, String> {
-        self.0.api().shop.act(action)
+        let mut api = self.0.api();
+        if action["faults_on"] == "changes" {
+            api.faults_on_changes = true;
+            return Ok(Value::Null);
+        }
+        api.shop.act(action)
     }
 }

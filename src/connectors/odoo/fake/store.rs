@@ -12,6 +12,10 @@ use std::collections::BTreeMap;
 pub(super) struct Refused(pub u16, pub &'static str, pub String);
 
 impl Refused {
+    /// What is not allowed.
+    pub fn user(message: impl Into<String>) -> Self {
+        Refused(422, "odoo.exceptions.UserError", message.into())
+    }
     /// A name that does not exist is a failure of the server.
     pub fn field(model: &str, name: &str) -> Self {
         let message = format!("Invalid field {name:?} on {model:?}");
@@ -117,9 +121,55 @@ pub(super) const MODELS: &[(&str, &[(&str, Field)])] = &[
             ("origin", Plain),
             ("picking_type_code", Plain),
             ("picking_type_id", To("stock.picking.type")),
+            ("location_id", To("stock.location")),
+            ("carrier_tracking_ref", Plain),
+            ("pos_session_id", To("pos.session")),
             ("company_id", To("res.company")),
         ],
     ),
+    ("pos.session", &[("name", Plain)]),
+    ("decimal.precision", &[("name", Plain), ("digits", Plain)]),
+    (
+        "product.pricelist",
+        &[
+            ("name", Plain),
+            ("active", Plain),
+            ("currency_id", To("res.currency")),
+            ("currency_id.name", Plain),
+            ("company_id", To("res.company")),
+        ],
+    ),
+    (
+        "sale.order",
+        &[
+            ("name", Plain),
+            ("state", Plain),
+            ("origin", Plain),
+            ("client_order_ref", Plain),
+            ("partner_id", To("res.partner")),
+            ("warehouse_id", To("stock.warehouse")),
+            ("pricelist_id", To("product.pricelist")),
+            ("currency_id", To("res.currency")),
+            ("company_id", To("res.company")),
+            ("amount_untaxed", Plain),
+            ("amount_tax", Plain),
+            ("amount_total", Plain),
+            ("picking_ids", Many),
+            ("invoice_ids", Many),
+        ],
+    ),
+    (
+        "sale.order.line",
+        &[
+            ("order_id", To("sale.order")),
+            ("name", Plain),
+            ("product_id", To("product.product")),
+            ("product_uom_qty", Plain),
+            ("price_unit", Plain),
+            ("tax_ids", Many),
+        ],
+    ),
+    ("account.move", &[("name", Plain), ("state", Plain)]),
     (
         "stock.picking.type",
         &[
