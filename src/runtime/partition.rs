@@ -156,10 +156,7 @@ impl Partition {
             return Ok(true);
         };
         scratch.clear();
-        let polled = match restore.reader.caught_up() {
-            true => Ok(()),
-            false => restore.reader.poll(RESTORE_RECORDS_PER_STEP, wait, scratch),
-        };
+        let polled = restore.reader.poll(RESTORE_RECORDS_PER_STEP, wait, scratch);
         for record in scratch.drain(..) {
             if let Some(key) = &record.key
                 && key.starts_with(restore.prefix.as_bytes())
