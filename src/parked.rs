@@ -1,4 +1,4 @@
-//! What is parked in sinks, as their park topics tell it: which keys, since when, why, what waits behind, and
+//! What is parked in sinks and processors, as their park topics tell it: which keys, since when, why, what waits behind, and
 //! when each is tried next.
 //!
 //! Entries are read once from beginning to end, and of each only what a list shows is kept; the records
@@ -43,7 +43,7 @@ pub struct Filter {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ParkedKey {
-    /// The sink that cannot go on with it.
+    /// The sink, or the processor, that cannot go on with it.
     pub sink: String,
     /// The topic that the records stand in.
     pub topic: String,
@@ -57,8 +57,11 @@ pub struct ParkedKey {
     pub message: String,
     /// How often its first record was tried.
     pub attempts: i32,
-    /// When it is tried next; `None` while it waits for what becomes of a dead letter.
+    /// When it is tried next; `None` while it waits for what becomes of a dead letter, and in a processor,
+    /// which goes on when what it waits for has come.
     pub next_attempt_at: Option<Timestamp>,
+    /// Whether its first record was dead-lettered.
+    pub dead_lettered: bool,
     /// Place of the record that holds it up.
     pub record: String,
     /// Records that wait behind it.
@@ -68,7 +71,7 @@ pub struct ParkedKey {
 impl ParkedKey {
     /// Whether it waits for a dead letter to be redriven or discarded.
     pub fn waits_for_letter(&self) -> bool {
-        self.next_attempt_at.is_none()
+        self.dead_lettered
     }
 }
 
@@ -196,7 +199,8 @@ impl ParkedKeys<'_> {
                     code: first.code.to_string(),
                     message: first.message.to_string(),
                     attempts: first.attempts,
-                    next_attempt_at: first.next_at.filter(|_| !first.is_dead),
+                    next_attempt_at: first.next_at,
+                    dead_lettered: first.is_dead,
                     record: first.place.to_string(),
                     behind: line.len() - 1,
                 })

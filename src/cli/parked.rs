@@ -121,7 +121,8 @@ fn list(args: &List) -> anyhow::Result<ExitCode> {
 fn write_key(out: &mut dyn Write, key: &ParkedKey) -> std::io::Result<()> {
     let next = match key.next_attempt_at {
         Some(at) => format!("tried {} times, next at {at}", key.attempts),
-        None => "waits for its dead letter".to_owned(),
+        None if key.waits_for_letter() => "waits for its dead letter".to_owned(),
+        None => "goes on when what it waits for has come".to_owned(),
     };
     writeln!(
         out,
