@@ -168,6 +168,12 @@ fn all(args: &Args, options: &Options) -> anyhow::Result<Vec<Outcome>> {
                     let seed = args.seed.wrapping_add(number);
                     let outcome = simulate::run(seed, options);
                     let outcome = outcome.with_context(|| format!("seed {seed}"));
+                    if let (Ok(outcome), None) = (&outcome, options.defect)
+                        && let Some((rule, why)) = outcome.broken.first()
+                    {
+                        // Told at once: the rest may take long.
+                        eprintln!("seed {seed}: not so: {rule}: {why}");
+                    }
                     let mut done = done.lock().unwrap_or_else(|e| e.into_inner());
                     done.insert(number, outcome);
                 }

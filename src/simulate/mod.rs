@@ -9,7 +9,7 @@
 //! played again with parts of its plan left out, until what is left is the shortest story (`shrink`).
 //!
 //! The same seed gives the same run, byte for byte. Judges that see nothing prove nothing: `defects`
-//! sows mistakes into what stands between the runtime and its ports, and each must be found.
+//! sows mistakes at the ports between the runtime and the rest, to see in how many runs each is found.
 
 mod agenda;
 mod baskets;

@@ -14,6 +14,7 @@ mod money;
 mod order;
 mod parking;
 mod settlement;
+mod simulate;
 mod sink;
 mod source;
 mod stock;

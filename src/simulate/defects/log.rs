@@ -330,7 +330,7 @@ impl Producer for FlawedProducer {
                 self.kept.push(Kept::of(&record));
                 true
             }
-            Defect::ZombieCommits => {
+            Defect::ZombieCommits | Defect::AbortCommits => {
                 self.kept.push(Kept::of(&record));
                 false
             }
@@ -407,10 +407,10 @@ impl Producer for FlawedProducer {
         if std::mem::take(&mut self.aborted) {
             return Ok(());
         }
+        self.inner.abort()?;
         match self.defect {
-            // What has failed already is ended first.
-            Defect::AbortCommits => self.inner.commit(),
-            _ => self.inner.abort(),
+            Defect::AbortCommits => self.write_kept(),
+            _ => Ok(()),
         }
     }
     fn flush(&mut self) -> Result<(), LogError> {
