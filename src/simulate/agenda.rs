@@ -25,27 +25,33 @@ pub(super) enum Item {
     /// A system tells without delay again.
     Prompt(usize),
     /// A call arrives at a system: topic, key, event.
-    Arrive(usize, Text, Text, Event),
+    Arrive(usize, Text, Text, Box<Event>),
 }
 
 /// Items by time, those of one time in the order in which they were added.
 #[derive(Default)]
-pub(super) struct Agenda(Mutex<(u64, BTreeMap<(Timestamp, u64), Item>)>);
+pub(super) struct Agenda(Mutex<Items>);
+
+#[derive(Default)]
+struct Items {
+    added: u64,
+    due: BTreeMap<(Timestamp, u64), Item>,
+}
 
 impl Agenda {
     pub fn add(&self, at: Timestamp, item: Item) {
         let mut agenda = open(&self.0);
-        agenda.0 += 1;
-        let number = agenda.0;
-        agenda.1.insert((at, number), item);
+        agenda.added += 1;
+        let number = agenda.added;
+        agenda.due.insert((at, number), item);
     }
     pub fn next(&self) -> Option<Timestamp> {
-        open(&self.0).1.keys().next().map(|(at, _)| *at)
+        open(&self.0).due.keys().next().map(|(at, _)| *at)
     }
     /// Takes what is due.
     pub fn take(&self, now: Timestamp) -> Option<Item> {
         let mut agenda = open(&self.0);
-        let entry = agenda.1.first_entry().filter(|e| e.key().0 <= now)?;
+        let entry = agenda.due.first_entry().filter(|e| e.key().0 <= now)?;
         Some(entry.remove())
     }
 }

@@ -164,7 +164,7 @@ impl Caller {
                     wire.number,
                     topic.into(),
                     key.clone(),
-                    inbound.event.clone(),
+                    Box::new(inbound.event.clone()),
                 );
                 wire.agenda.add(wire.time.now().plus(PATIENCE + wait), item);
                 self.note(&inbound.record.origin);

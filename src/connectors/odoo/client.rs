@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
+/// Values of a row by the names of its fields.
+pub(super) type Fields = Vec<(&'static str, Value)>;
+
 /// Talks to one database.
 pub(super) struct Client {
     pub settings: Settings,
@@ -168,7 +171,7 @@ impl Client {
         model: &str,
         key: &str,
         values: &[(&str, Value)],
-        lines: Option<(&str, &[Vec<(&'static str, Value)>])>,
+        lines: Option<(&str, &[Fields])>,
     ) -> Result<Change, Fault> {
         let (mut names, mut first) = (vec!["id".to_owned()], vec![json!(key)]);
         for (name, value) in values {

@@ -5,7 +5,7 @@
 //! second delivery, two instances at once, all end with one sale. It is found again by its source document.
 //! What is there is looked at before every step, so the steps can be repeated from any point.
 
-use super::client::{Change, Client, Search};
+use super::client::{Change, Client, Fields, Search};
 use super::documents::{self, CANCELLED, PICKING, SALE, SALE_LINE};
 use super::{references, rows};
 use crate::connectors::erp::{
@@ -29,9 +29,6 @@ const FIELDS: &[&str] = &[
     "picking_ids",
     "invoice_ids",
 ];
-
-/// Fields of a sale, or of a line of it.
-type Fields = Vec<(&'static str, Value)>;
 
 /// The sale of an order.
 ///

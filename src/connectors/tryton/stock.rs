@@ -28,7 +28,7 @@ const COUNTS_MAX: usize = 1_000;
 pub(super) struct TrytonMoves {
     instance: String,
     client: Arc<Client>,
-    tree: Mutex<Option<Arc<(Tree, Option<Timestamp>)>>>,
+    tree: Mutex<Option<Arc<tree::Loaded>>>,
 }
 
 /// What is remembered of counts.
@@ -87,7 +87,7 @@ impl TrytonMoves {
         }
     }
 
-    async fn current_tree(&self) -> Result<Arc<(Tree, Option<Timestamp>)>, Fault> {
+    async fn current_tree(&self) -> Result<Arc<tree::Loaded>, Fault> {
         let mut kept = self.tree.lock().await;
         let current = match kept.take() {
             Some(tree) if tree::is_current(&self.client, &tree).await? => tree,

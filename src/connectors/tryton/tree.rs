@@ -20,11 +20,14 @@ pub(super) const FIELDS: &[&str] = &[
     "address.country.code",
 ];
 
-/// Reads all locations. Gives the highest stamp among them, too.
+/// All locations, and the highest stamp among them.
+pub(super) type Loaded = (Tree, Option<Timestamp>);
+
+/// Reads all locations.
 ///
 /// # Errors
 /// As the calls; a halt when two warehouses cannot be told apart.
-pub(super) async fn load(client: &Client) -> Result<(Tree, Option<Timestamp>), Fault> {
+pub(super) async fn load(client: &Client) -> Result<Loaded, Fault> {
     let (mut nodes, mut newest, mut after) = (HashMap::new(), None, 0);
     loop {
         let page = client.search(Search {
@@ -50,10 +53,7 @@ pub(super) async fn load(client: &Client) -> Result<(Tree, Option<Timestamp>), F
 }
 
 /// Whether no location was written since.
-pub(super) async fn is_current(
-    client: &Client,
-    (tree, read): &(Tree, Option<Timestamp>),
-) -> Result<bool, Fault> {
+pub(super) async fn is_current(client: &Client, (tree, read): &Loaded) -> Result<bool, Fault> {
     let newest = client.search(Search {
         model: MODEL,
         domain: json!([]),
