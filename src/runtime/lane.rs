@@ -231,18 +231,21 @@ impl Lane {
         }
     }
 
+    /// The latest receipt of a key, and the offset of the latest that stands in the log.
+    fn latest(&self, codec: &Codec, key: &Text) -> (Option<SinkReceipt>, Option<i64>) {
+        let name = receipt_key(&self.topic, key);
+        let stored = self.receipts.shard.get(name.as_bytes());
+        let stored = stored.and_then(|value| codec.decode_receipt(value));
+        let written = stored.as_ref().map(|r| r.source_event.offset);
+        let due = self.latest_due.get(key);
+        let due = due.and_then(|at| self.receipts_due.get(*at)).cloned();
+        (due.or(stored), written)
+    }
+
     /// What was last sent for `key`; its digest only when nothing can have been sent since.
     pub fn last_sent(&mut self, codec: &Codec, key: &Text) -> Last {
         let certain = self.certain.remove(key);
-        let due = self.latest_due.get(key);
-        let receipt = match due.and_then(|at| self.receipts_due.get(*at)) {
-            Some(due) => Some(due.clone()),
-            None => {
-                let name = receipt_key(&self.topic, key);
-                let value = self.receipts.shard.get(name.as_bytes());
-                value.and_then(|v| codec.decode_receipt(v))
-            }
-        };
+        let (receipt, written) = self.latest(codec, key);
         let Some(receipt) = receipt else {
             return Last::default();
         };
@@ -255,6 +258,7 @@ impl Lane {
         Last {
             sent,
             seen: Some(receipt.source_event.offset),
+            written,
         }
     }
 
@@ -282,7 +286,7 @@ impl Lane {
             status: None,
         };
         let receipt = receipt_of(outbox, sink, key, waiting, &ack, now);
-        self.owe(receipt);
+        self.owe(outbox.codec(), receipt);
     }
 
     /// The target answered a call.
@@ -295,15 +299,23 @@ impl Lane {
         ack: &Ack,
         now: Timestamp,
     ) {
-        self.certain.insert(key.clone());
         let receipt = receipt_of(outbox, sink, key, waiting, ack, now);
-        self.owe(receipt);
+        if self.owe(outbox.codec(), receipt) {
+            self.certain.insert(key.clone());
+        }
     }
 
-    fn owe(&mut self, receipt: SinkReceipt) {
+    /// Has a receipt written, unless one tells already of a later record of the key: then this record
+    /// has come again, and that the later one was called for must not be forgotten.
+    fn owe(&mut self, codec: &Codec, receipt: SinkReceipt) -> bool {
+        let (latest, _) = self.latest(codec, &receipt.entity_key);
+        if latest.is_some_and(|l| l.source_event.offset > receipt.source_event.offset) {
+            return false;
+        }
         let place = self.receipts_due.len();
         self.latest_due.insert(receipt.entity_key.clone(), place);
         self.receipts_due.push(receipt);
+        true
     }
 
     /// A transaction has committed everything below `point` and the receipts due.
@@ -334,6 +346,8 @@ pub(super) struct Last {
     /// Offset of the last record of the key that was called for, or meant to be. Records of a key go in
     /// order: one that comes again with no higher offset may have had its effect.
     pub seen: Option<i64>,
+    /// As `seen`, by what stands in the log: what was to be written, and was not, nobody else knows of.
+    pub written: Option<i64>,
 }
 
 /// An entry of the park topic, as it was read.

@@ -114,6 +114,11 @@ impl Outbox {
         &self.dead_letters
     }
 
+    /// What encodes.
+    pub fn codec(&self) -> &Codec {
+        &self.codec
+    }
+
     /// The beginning of a record that the runtime itself writes. `position` numbers what the same
     /// reader writes of the same type.
     pub fn meta(&self, event_type: &str, about: &str, position: i64, now: Timestamp) -> EventMeta {

@@ -154,8 +154,9 @@ impl SinkTask {
                 continue;
             };
             let last = lane.last_sent(&self.codec, &key);
-            let is_known = last.seen >= Some(waiting.inbound.record.origin.offset);
-            let is_meant = is_known || !self.sink.is_meant_first(&waiting.inbound);
+            let offset = Some(waiting.inbound.record.origin.offset);
+            let is_known = last.seen >= offset;
+            let is_meant = last.written >= offset || !self.sink.is_meant_first(&waiting.inbound);
             let doubt = match waiting.doubt {
                 Doubt::None if is_known => Doubt::Untold,
                 doubt => doubt,
