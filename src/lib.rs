@@ -14,6 +14,7 @@ pub mod codec;
 pub mod config;
 pub mod connectors;
 pub mod contract;
+pub mod customers;
 pub mod demo;
 pub mod dlq;
 pub mod domain;

@@ -257,10 +257,8 @@ impl Place {
 
 impl Acting {
     fn actor(&self, reason: Option<String>) -> Actor {
-        let user = || std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
-        let name = self.actor.clone().or_else(|| user().ok());
         Actor {
-            name: name.unwrap_or_else(|| "unknown".to_owned()),
+            name: self.actor.clone().unwrap_or_else(shared::user),
             reason,
         }
     }

@@ -4,6 +4,7 @@
 
 mod connect;
 mod connectors;
+mod customer;
 mod demo;
 mod dlq;
 mod exceptions;
@@ -50,6 +51,7 @@ enum Command {
     Ledger(ledger::Args),
     Dlq(dlq::Args),
     Parked(parked::Args),
+    Customer(customer::Args),
     /// Lists, describes and checks connectors.
     Connectors(connectors::Args),
     Topics(topics::Args),
@@ -81,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Ledger(args) => ledger::run(&args),
         Command::Dlq(args) => dlq::run(args),
         Command::Parked(args) => parked::run(args),
+        Command::Customer(args) => customer::run(&args),
         Command::Connectors(args) => connectors::run(&args),
         Command::Topics(args) => topics::run(args),
         Command::Schemas(args) => schemas::run(args),

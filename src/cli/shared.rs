@@ -72,6 +72,12 @@ pub fn time(text: &str) -> Result<Timestamp, String> {
     }
 }
 
+/// The user of this process, for audits.
+pub fn user() -> String {
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
+    user.unwrap_or_else(|_| "unknown".to_owned())
+}
+
 /// The codec over a registry.
 pub fn codec(registry: Arc<dyn Registry>) -> Arc<Codec> {
     Arc::new(Codec::new(schemas(registry), Catalogue::compiled()))

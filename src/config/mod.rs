@@ -3,6 +3,7 @@
 mod kafka;
 pub mod lint;
 pub mod schema;
+pub mod seal;
 mod secret;
 
 pub use kafka::{KafkaSettings, Sasl, Tls};
@@ -26,11 +27,22 @@ pub struct Configuration {
     pub listen: Option<String>,
     /// Folder for checkpoints.
     pub state: Option<PathBuf>,
+    /// Personal data of customers.
+    pub customers: Option<CustomerSettings>,
     /// Connectors by name.
     #[serde(default)]
     pub connectors: Vec<ConnectorEntry>,
     /// Tasks of each processor in this process; 1 where none is given.
     pub tasks: Option<u32>,
+}
+
+/// How personal data is kept.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CustomerSettings {
+    /// Keys that encrypt the keys of persons, by reference: `${env:NAME}` or `${file:PATH}`. The first
+    /// encrypts, all decrypt, so that one can be replaced: put the new one first and keep the old.
+    pub keys: Vec<Secret>,
 }
 
 /// A configured connector.

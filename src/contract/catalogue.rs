@@ -135,6 +135,10 @@ pub struct Topic {
     pub cleanup: String,
     /// How long records are kept.
     pub retention: Retention,
+    /// Hours after which what a newer record of its key replaced is gone, where that must not take as
+    /// long as a broker likes.
+    #[serde(default)]
+    pub compaction_hours_max: Option<u32>,
     /// Team that answers for it.
     pub owner: String,
     /// Class of service.
@@ -315,7 +319,14 @@ impl Catalogue {
                 name: t.name.clone(),
                 partitions: self.partitions(&t.name, tier).unwrap_or(1),
                 contract: Some(t.contract.clone()),
-                settings: settings(&t.cleanup, t.retention, size(1)),
+                settings: {
+                    let mut settings = settings(&t.cleanup, t.retention, size(1));
+                    if let Some(hours) = t.compaction_hours_max {
+                        let lag = (u64::from(hours) * 3_600_000).to_string();
+                        settings.insert("max.compaction.lag.ms".to_owned(), lag);
+                    }
+                    settings
+                },
             })
             .collect();
         let kinds_of =

@@ -1,6 +1,6 @@
 //! Connectors: a system's source and sink, its configuration, and a stand-in to test against.
 
-use super::{Capabilities, Fault, Sink, Source};
+use super::{Capabilities, Fault, Sink, Source, Vault};
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,6 +74,13 @@ pub trait Connector: Send + Sync {
     fn source(&self) -> Option<Box<dyn Source>>;
     /// The sink, where the kind has one.
     fn sink(&self) -> Option<Arc<dyn Sink>>;
+    /// Whether its settings say that it tells or takes who customers are. Such a one is handed a vault
+    /// before its source and sink are made.
+    fn knows_customers(&self) -> bool {
+        false
+    }
+    /// Hands it the vault.
+    fn entrust(&self, _vault: Arc<dyn Vault>) {}
     /// Tries, without changing anything, what the connector needs of the live system.
     async fn check(&self) -> Vec<Check>;
 }

@@ -14,6 +14,7 @@ mod record;
 pub mod requests;
 mod sink;
 mod source;
+mod vault;
 
 pub use clock::{Clock, SystemClock};
 pub use connector::{
@@ -30,3 +31,4 @@ pub(crate) use record::pack_header;
 pub use record::{Headers, HeadersBuilder, Origin, REDRIVEN_FROM_HEADER, REDRIVES_HEADER, Record};
 pub use sink::{Ack, Capabilities, Delivery, Idempotency, Sent, Sink};
 pub use source::{Cursor, Source, SourceBatch, SourceOrigin, SourceRecord, SourceReject};
+pub use vault::{Address, Person, Vault};

@@ -81,6 +81,22 @@ pub struct Ack {
     pub status: Option<i32>,
 }
 
+impl Ack {
+    /// That there is nothing to write any more of a person who was erased.
+    pub fn erased(version: i64) -> Self {
+        Ack {
+            outcome: SinkOutcome::StaleSkipped,
+            version,
+            external_id: None,
+            digest: Some(Ack::ERASED.to_owned()),
+            status: None,
+        }
+    }
+
+    /// The digest of what is left of a person who was erased: nothing.
+    pub const ERASED: &'static str = "erased";
+}
+
 /// Writes records into a system.
 ///
 /// The runtime keeps the order of each key of a topic (a key has at most one delivery under way, of

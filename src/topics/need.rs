@@ -99,6 +99,12 @@ pub fn needs_of_connector(
         needs.push(Need::of(topic::OPS_HEARTBEAT));
         needs.extend(kind.emits.iter().copied().map(Need::of));
     }
+    if [kind.emits, kind.accepts]
+        .concat()
+        .contains(&topic::CUSTOMER_CHANGE)
+    {
+        needs.push(Need::of(topic::CUSTOMER_KEY));
+    }
     if kind.inbox {
         needs.push(Need::of(catalogue.inbox_topic(instance)));
     }

@@ -181,6 +181,10 @@ const DIRECTION: &[(&str, &[&str])] = &[
         "verify",
         &["contract", "pipeline", "codec", "log", "runtime"],
     ),
+    (
+        "customers",
+        &["domain", "contract", "pipeline", "config", "codec", "log"],
+    ),
     ("cases", &["domain", "contract", "pipeline", "codec", "log"]),
     ("books", &["domain", "contract", "pipeline", "codec", "log"]),
     (

@@ -2,6 +2,7 @@
 
 mod answers;
 mod cases;
+mod customers;
 mod delivery;
 mod demo;
 mod dlq;

@@ -22,6 +22,7 @@
 mod acts;
 mod catalogue;
 mod client;
+mod customers;
 mod fake;
 mod orders;
 mod shop;
@@ -32,12 +33,14 @@ use super::storefront::{
 use super::webhook::Webhook;
 use crate::config::Secret;
 use crate::domain::Timestamp;
-use crate::pipeline::{Check, Connector, ConnectorDescriptor, Evidence, Fault, Sink, Source};
+use crate::pipeline::{
+    Check, Connector, ConnectorDescriptor, Evidence, Fault, Sink, Source, Vault,
+};
 use client::Client;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use shop::Shop;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What the connector is.
 pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
@@ -56,10 +59,14 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
             &settings.channel,
             &settings.orders,
             &settings.catalogue,
+            settings.customers,
         )?;
         let client = Client::new(instance, settings)?;
         storefront::way_in(instance, client.settings.webhook.as_ref())?;
-        Ok(Arc::new(Medusa(Arc::new(Shop { client, terms }))))
+        Ok(Arc::new(Medusa {
+            shop: Arc::new(Shop { client, terms }),
+            vault: OnceLock::new(),
+        }))
     },
     fake: Some(|options| Box::pin(async move { fake::start(&options) })),
 };
@@ -87,6 +94,10 @@ pub struct Settings {
     /// Orders and payments.
     #[serde(default)]
     pub orders: OrderSettings,
+    /// Whether it is told who the shop's customers are: name, e-mail, phone and address, encrypted with
+    /// a key for each. Needs `customers.keys` of the configuration.
+    #[serde(default)]
+    pub customers: bool,
     /// Products and prices.
     #[serde(default)]
     pub catalogue: CatalogueSettings,
@@ -103,27 +114,41 @@ fn timeout_ms() -> u64 {
     30_000
 }
 
-struct Medusa(Arc<Shop>);
+struct Medusa {
+    shop: Arc<Shop>,
+    vault: OnceLock<Arc<dyn Vault>>,
+}
 
 #[async_trait::async_trait]
 impl Connector for Medusa {
     fn source(&self) -> Option<Box<dyn Source>> {
-        let shop = &self.0;
+        let shop = &self.shop;
         // The settings were judged when the connector was built.
         let way_in =
             storefront::way_in(&shop.terms.instance, shop.client.settings.webhook.as_ref());
         let ingress = way_in.unwrap_or_default();
-        Some(Box::new(StorefrontSource::new(shop.clone(), ingress)))
+        Some(Box::new(StorefrontSource::new(
+            shop.clone(),
+            ingress,
+            self.vault.get().cloned(),
+        )))
     }
     fn sink(&self) -> Option<Arc<dyn Sink>> {
-        Some(Arc::new(StorefrontSink::new(self.0.clone())))
+        Some(Arc::new(StorefrontSink::new(self.shop.clone())))
+    }
+    fn knows_customers(&self) -> bool {
+        self.shop.terms.customers
+    }
+    fn entrust(&self, vault: Arc<dyn Vault>) {
+        // The first stays: a connector is handed one.
+        let _ = self.vault.set(vault);
     }
     async fn check(&self) -> Vec<Check> {
         let words = |what: &str, result: Result<String, Fault>| Check {
             what: what.into(),
             result: result.map_err(|f| f.to_string()),
         };
-        let client = &self.0.client;
+        let client = &self.shop.client;
         let places = client.places().await;
         let location = format!(
             "find the stock location {:?} with the API key, and no other than those of `empty_locations`",
@@ -136,8 +161,8 @@ impl Connector for Medusa {
                 client.items(&["-"]).await.map(|_| "allowed".into()),
             ),
         ];
-        for list in self.0.lists() {
-            let rows = self.0.heads(list, Timestamp(i64::MAX / 64), 0).await;
+        for list in self.shop.lists() {
+            let rows = self.shop.heads(list, Timestamp(i64::MAX / 64), 0).await;
             let what = format!("read {}", list.name);
             checks.push(words(&what, rows.map(|_| "allowed".into())));
         }

@@ -1,9 +1,11 @@
 //! Medusa as a storefront.
 
 use super::client::{Client, Level};
+use super::customers;
 use super::orders::{self, text};
 use crate::connectors::storefront::{
-    Done, Head, LISTED_ROWS, List, Publish, ReadOrder, Storefront, Terms, Way, is_of_money, is_told,
+    Done, Head, LISTED_ROWS, List, Publish, ReadOrder, ShopCustomer, Storefront, Terms, Way,
+    is_of_money, is_told,
 };
 use crate::contract::event::{
     OrderState, PriceChanged, ProductChanged, RefundEvent, ShipmentState,
@@ -74,6 +76,26 @@ impl Storefront for Shop {
             },
         };
         Ok(found.into_iter().map(read).collect())
+    }
+
+    async fn customer_heads(&self, from: Timestamp, skip: usize) -> Result<Vec<Head>, Fault> {
+        let rows = self
+            .client
+            .heads("customers", "id", from, skip, LISTED_ROWS);
+        let head = |row: &serde_json::Value| {
+            let id = text(&row["id"]);
+            Some(Head {
+                order: id.clone(),
+                id,
+                stamp: orders::time(&row["updated_at"])?,
+            })
+        };
+        Ok(rows.await?.iter().filter_map(head).collect())
+    }
+
+    async fn customers(&self, ids: &[&str]) -> Result<Vec<ShopCustomer>, Fault> {
+        let found = self.client.customers(ids).await?;
+        Ok(found.iter().filter_map(customers::read).collect())
     }
 
     async fn announced(&self, body: &serde_json::Value) -> Result<Option<String>, Fault> {

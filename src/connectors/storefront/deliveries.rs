@@ -170,6 +170,7 @@ mod tests {
             "web",
             &OrderSettings::default(),
             &CatalogueSettings::default(),
+            false,
         )
         .expect("settings")
     }

@@ -5,6 +5,7 @@
 
 mod availability;
 mod catalogue;
+mod customers;
 mod deliveries;
 mod order;
 mod sink;
@@ -13,6 +14,7 @@ mod window;
 
 pub use availability::Publish;
 pub use catalogue::{CatalogueSettings, is_for_sale, is_plain, not_one, other_tax};
+pub use customers::{ShopCustomer, said};
 pub use order::{Cancellation, Charge, Content, Line, Movement, ShopOrder, mark, marked};
 pub use sink::StorefrontSink;
 pub use source::StorefrontSource;
@@ -38,6 +40,7 @@ pub const EMITS: &[&str] = &[
     topic::PAYMENT_EVENT,
     topic::REFUND_REQUEST,
     topic::OPS_EXCEPTION,
+    topic::CUSTOMER_CHANGE,
 ];
 /// Topics that its sink reads.
 pub const ACCEPTS: &[&str] = &[
@@ -110,6 +113,8 @@ pub struct Terms {
     pub pickup_methods: BTreeMap<String, String>,
     /// What it is told of products.
     pub catalogue: CatalogueSettings,
+    /// Whether it tells who its customers are.
+    pub customers: bool,
     provider_tells: Vec<String>,
 }
 
@@ -121,6 +126,7 @@ impl Terms {
         channel: &str,
         settings: &OrderSettings,
         catalogue: &CatalogueSettings,
+        customers: bool,
     ) -> Result<Self, Fault> {
         let since = settings.since.as_deref().map(|text| {
             text.parse::<jiff::Timestamp>().map_err(|e| {
@@ -146,6 +152,7 @@ impl Terms {
             refund_horizon: day * settings.refund_days,
             pickup_methods: settings.pickup_methods.clone(),
             catalogue: catalogue.clone(),
+            customers,
             provider_tells: settings.provider_tells.clone(),
         })
     }
@@ -231,6 +238,10 @@ pub trait Storefront: Send + Sync + 'static {
     async fn heads(&self, list: &List, from: Timestamp, skip: usize) -> Result<Vec<Head>, Fault>;
     /// The id of the order that a webhook's body is about.
     async fn announced(&self, body: &serde_json::Value) -> Result<Option<String>, Fault>;
+    /// Rows of the list of customers, as [`Storefront::heads`]; `order` of a row is its id.
+    async fn customer_heads(&self, from: Timestamp, skip: usize) -> Result<Vec<Head>, Fault>;
+    /// The customers with these ids. One that is gone is absent.
+    async fn customers(&self, ids: &[&str]) -> Result<Vec<ShopCustomer>, Fault>;
     /// The orders with these ids. One that is gone is absent.
     async fn orders(&self, ids: &[&str]) -> Result<Vec<ReadOrder>, Fault>;
 

@@ -5,12 +5,12 @@
 
 use super::deliveries::Announced;
 use super::window::Window;
-use super::{Head, List, ReadOrder, Storefront, Way, order};
+use super::{Head, List, ReadOrder, Storefront, Way, customers, order};
 use crate::connectors::webhook::Ingress;
 use crate::domain::Timestamp;
 use crate::pipeline::{
     Clock as _, Code, Cursor, Fault, Inbox, Source, SourceBatch, SourceOrigin, SourceReject, Stage,
-    SystemClock,
+    SystemClock, Vault,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
@@ -25,6 +25,7 @@ const REST_POLLS: u32 = 20;
 pub struct StorefrontSource<S> {
     shop: Arc<S>,
     ingress: Option<Ingress>,
+    vault: Option<Arc<dyn Vault>>,
     /// Polls since the last page, by list.
     rested: HashMap<&'static str, u32>,
 }
@@ -38,13 +39,54 @@ struct Bookmark {
 }
 
 impl<S: Storefront> StorefrontSource<S> {
-    /// With the way in for its webhooks, where it has one.
-    pub fn new(shop: Arc<S>, ingress: Option<Ingress>) -> Self {
+    /// With the way in for its webhooks and what seals who customers are, where it has them.
+    pub fn new(shop: Arc<S>, ingress: Option<Ingress>, vault: Option<Arc<dyn Vault>>) -> Self {
         StorefrontSource {
             shop,
             ingress,
+            vault,
             rested: HashMap::new(),
         }
+    }
+
+    /// A page of the list of customers.
+    async fn read_customers(
+        &self,
+        bookmark: &mut Bookmark,
+        batch: &mut SourceBatch,
+    ) -> Result<(), Fault> {
+        let terms = self.shop.terms();
+        let Some(vault) = &self.vault else {
+            let message = format!(
+                "{} is to tell who its customers are, and was given no vault to seal that in",
+                terms.instance
+            );
+            return Err(Fault::halt(Stage::Read, Code::Configuration, message));
+        };
+        let now = SystemClock.now();
+        let (from, skip) = bookmark.window.place();
+        let page = self.shop.customer_heads(from, skip).await;
+        let page = page.map_err(customers::wordless)?;
+        let window = &mut bookmark.window;
+        let fresh = window.fresh(&page, ORDERS_READ, now);
+        let ids: Vec<&str> = fresh.iter().map(|h| h.id.as_str()).collect();
+        let found = match ids.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.shop.customers(&ids).await,
+        };
+        let found = found.map_err(customers::wordless)?;
+        for head in &fresh {
+            let customer = found.iter().find(|c| c.id == head.id);
+            let told = customer.map(|c| customers::event(terms, c, vault.as_ref()));
+            let records: Vec<_> = told.transpose()?.flatten().into_iter().collect();
+            let said = order::digest(&records);
+            if window.said(&head.id) != Some(&said) {
+                batch.records.extend(records);
+            }
+            window.note(head, said, now);
+        }
+        batch.more |= fresh.len() == ORDERS_READ || window.advance(&page, terms.overlap);
+        Ok(())
     }
 
     async fn read(
@@ -193,8 +235,9 @@ fn reject(list: &List, read: &ReadOrder, fault: &Fault) -> SourceReject {
 #[async_trait::async_trait]
 impl<S: Storefront> Source for StorefrontSource<S> {
     fn shards(&self) -> Vec<String> {
-        let lists = self.shop.lists().iter();
-        lists.map(|l| l.name.to_owned()).collect()
+        let lists = self.shop.lists().iter().map(|l| l.name);
+        let customers = self.shop.terms().customers.then_some(customers::LIST);
+        lists.chain(customers).map(str::to_owned).collect()
     }
 
     fn open(&mut self, inbox: Arc<dyn Inbox>) -> Result<(), Fault> {
@@ -213,10 +256,11 @@ impl<S: Storefront> Source for StorefrontSource<S> {
 
     async fn poll(&mut self, shard: &str, cursor: Option<&Cursor>) -> Result<SourceBatch, Fault> {
         let shop = self.shop.clone();
-        let Some(list) = shop.lists().iter().find(|l| l.name == shard) else {
+        let list = shop.lists().iter().find(|l| l.name == shard);
+        if list.is_none() && (shard != customers::LIST || !shop.terms().customers) {
             let message = format!("a storefront has no part {shard}");
             return Err(Fault::halt(Stage::Read, Code::Bug, message));
-        };
+        }
         let mut bookmark = match cursor {
             None => Bookmark::default(),
             Some(cursor) => Bookmark::deserialize(&cursor.bookmark).map_err(|e| {
@@ -227,22 +271,26 @@ impl<S: Storefront> Source for StorefrontSource<S> {
                 Fault::halt(Stage::Read, Code::Configuration, message).caused_by(e)
             })?,
         };
-        let rested = self.rested.entry(list.name).or_default();
-        if let (Way::Again, Some(cursor)) = (list.way, cursor)
-            && *rested < REST_POLLS
-        {
-            *rested += 1;
-            return Ok(SourceBatch {
-                cursor: cursor.clone(),
-                ..SourceBatch::default()
-            });
-        }
-        *rested = 0;
         let mut batch = SourceBatch::default();
-        if self.is_announced(list) {
-            self.take(list, &mut bookmark, &mut batch).await?;
+        if let Some(list) = list {
+            let rested = self.rested.entry(list.name).or_default();
+            if let (Way::Again, Some(cursor)) = (list.way, cursor)
+                && *rested < REST_POLLS
+            {
+                *rested += 1;
+                return Ok(SourceBatch {
+                    cursor: cursor.clone(),
+                    ..SourceBatch::default()
+                });
+            }
+            *rested = 0;
+            if self.is_announced(list) {
+                self.take(list, &mut bookmark, &mut batch).await?;
+            }
+            self.read(list, &mut bookmark, &mut batch).await?;
+        } else {
+            self.read_customers(&mut bookmark, &mut batch).await?;
         }
-        self.read(list, &mut bookmark, &mut batch).await?;
         batch.cursor = Cursor {
             bookmark: serde_json::to_value(&bookmark).map_err(|e| {
                 Fault::halt(Stage::Read, Code::Bug, "a bookmark cannot be written").caused_by(e)

@@ -6,7 +6,8 @@
 //! what a location is, `stock` and `objects` follow the tables with what ERPs share in `connectors/erp`,
 //! `source` puts them behind [`Source`]. Writing: `sales` takes orders, `lines`
 //! are their lines, `references` what their names are here, `dispatches`, `give_back` and `money` take
-//! shipments, returns and payments, `corrections` sets stock right, `sink` puts them behind [`Sink`]. `fake` is the stand-in.
+//! shipments, returns and payments, `corrections` sets stock right, `customers` says
+//! who parties are, `sink` puts them behind [`Sink`]. `fake` is the stand-in.
 //!
 //! Facts about the API are of Tryton 8.2, each seen against a running server:
 //! - `last_modified_at` is the start of the transaction in microseconds. All rows of one transaction
@@ -31,6 +32,7 @@
 
 mod client;
 mod corrections;
+mod customers;
 mod dispatches;
 mod documents;
 mod fake;
@@ -54,10 +56,11 @@ mod tree;
 use crate::contract::topic;
 use crate::pipeline::{
     Capabilities, Check, Connector, ConnectorDescriptor, Evidence, Fault, Idempotency, Sink, Source,
+    Vault,
 };
 use client::Client;
 use settings::Settings;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What its sink can do.
 const CAPABILITIES: Capabilities = Capabilities {
@@ -92,6 +95,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
         topic::RETURN_EVENT,
         topic::REFUND_EVENT,
         topic::RECON_CORRECTION,
+        topic::CUSTOMER_CHANGE,
     ],
     sink: Some(CAPABILITIES),
     evidence: Evidence::RealSystem,
@@ -102,6 +106,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
         Ok(Arc::new(Tryton {
             instance: instance.to_owned(),
             client: Arc::new(Client::new(instance, settings)?),
+            vault: OnceLock::new(),
         }))
     },
     fake: Some(|options| Box::pin(async move { fake::start(&options) })),
@@ -110,6 +115,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
 struct Tryton {
     instance: String,
     client: Arc<Client>,
+    vault: OnceLock<Arc<dyn Vault>>,
 }
 
 #[async_trait::async_trait]
@@ -120,8 +126,20 @@ impl Connector for Tryton {
     /// Where no channel is named there are no orders to take, and stock is corrected only if asked for.
     fn sink(&self) -> Option<Arc<dyn Sink>> {
         let client = self.client.clone();
-        (!client.settings.channels.is_empty() || client.settings.correct_stock)
-            .then(|| Arc::new(sink::TrytonSink::new(&self.instance, client)) as Arc<dyn Sink>)
+        (!client.settings.channels.is_empty() || client.settings.correct_stock).then(|| {
+            Arc::new(sink::TrytonSink::new(
+                &self.instance,
+                client,
+                self.vault.get().cloned(),
+            )) as Arc<dyn Sink>
+        })
+    }
+    fn knows_customers(&self) -> bool {
+        self.client.settings.customers
+    }
+    fn entrust(&self, vault: Arc<dyn Vault>) {
+        // The first stays: a connector is handed one.
+        let _ = self.vault.set(vault);
     }
     async fn check(&self) -> Vec<Check> {
         let ok = |what: &str, result: Result<String, Fault>| Check {

@@ -41,6 +41,11 @@ pub struct Settings {
     /// one says something else in two of its own counts. Needs the right to make and confirm counts.
     #[serde(default)]
     pub correct_stock: bool,
+    /// Whether the parties that orders of `channels` are sold to get the names, addresses, e-mails and
+    /// phones of their customers, and lose them when a customer is erased. Needs `customers.keys` of the
+    /// configuration.
+    #[serde(default)]
+    pub customers: bool,
     /// The channels whose orders this ERP keeps, by channel id. None: it is read for stock only.
     /// Needs the modules `sale` and `web_shop`.
     #[serde(default)]

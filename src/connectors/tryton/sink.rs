@@ -2,22 +2,24 @@
 
 use super::CAPABILITIES;
 use super::client::Client;
-use super::{corrections, dispatches, give_back, money, sales};
+use super::{corrections, customers, dispatches, give_back, money, sales};
 use crate::connectors::erp::{reject, wants_order};
 use crate::contract::event::{Event, OrderEvent, OrderEventType};
-use crate::pipeline::{Ack, Capabilities, Code, Delivery, Fault, Inbound, Sink};
+use crate::pipeline::{Ack, Capabilities, Code, Delivery, Fault, Inbound, Sink, Stage, Vault};
 use std::sync::Arc;
 
 pub(super) struct TrytonSink {
     instance: String,
     client: Arc<Client>,
+    vault: Option<Arc<dyn Vault>>,
 }
 
 impl TrytonSink {
-    pub fn new(instance: &str, client: Arc<Client>) -> Self {
+    pub fn new(instance: &str, client: Arc<Client>, vault: Option<Arc<dyn Vault>>) -> Self {
         TrytonSink {
             instance: instance.to_owned(),
             client,
+            vault,
         }
     }
 
@@ -35,6 +37,16 @@ impl TrytonSink {
                 None => Err(no_use(&delivery.inbound.event)),
             },
             Event::Correction(event) => corrections::take(&self.client, event).await,
+            Event::CustomerChanged(event) => match &self.vault {
+                Some(vault) => customers::take(&self.client, vault.as_ref(), event, delivery).await,
+                None => {
+                    let message = format!(
+                        "{} is to keep who customers are, and was given no vault to read that from",
+                        self.instance
+                    );
+                    Err(Fault::halt(Stage::Write, Code::Configuration, message))
+                }
+            },
             other => Err(no_use(other)),
         }
     }
@@ -82,6 +94,7 @@ impl Sink for TrytonSink {
             Event::ReturnEvent(event) => event.lines.iter().any(|l| l.accepted.is_positive()),
             Event::PaymentEvent(event) => books_money && money::wants_payment(event),
             Event::RefundEvent(event) => books_money && money::wants_refund(event),
+            Event::CustomerChanged(event) => customers::channel(&self.client, event).is_some(),
             Event::Correction(event) => corrections::wants(&self.client, &self.instance, event),
             _ => false,
         }

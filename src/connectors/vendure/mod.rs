@@ -23,6 +23,7 @@
 mod acts;
 mod catalogue;
 mod client;
+mod customers;
 mod fake;
 mod orders;
 mod shop;
@@ -33,12 +34,14 @@ use super::storefront::{
 use super::webhook::Webhook;
 use crate::config::Secret;
 use crate::domain::Timestamp;
-use crate::pipeline::{Check, Connector, ConnectorDescriptor, Evidence, Fault, Sink, Source};
+use crate::pipeline::{
+    Check, Connector, ConnectorDescriptor, Evidence, Fault, Sink, Source, Vault,
+};
 use client::Client;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use shop::Shop;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What the connector is.
 pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
@@ -57,10 +60,14 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
             &settings.channel,
             &settings.orders,
             &settings.catalogue,
+            settings.customers,
         )?;
         let client = Client::new(instance, settings)?;
         storefront::way_in(instance, client.settings.webhook.as_ref())?;
-        Ok(Arc::new(Vendure(Arc::new(Shop { client, terms }))))
+        Ok(Arc::new(Vendure {
+            shop: Arc::new(Shop { client, terms }),
+            vault: OnceLock::new(),
+        }))
     },
     fake: Some(|options| Box::pin(async move { fake::start(&options) })),
 };
@@ -97,6 +104,10 @@ pub struct Settings {
     /// Orders and payments.
     #[serde(default)]
     pub orders: OrderSettings,
+    /// Whether it is told who the shop's customers are: name, e-mail, phone and address, encrypted with
+    /// a key for each. Needs `customers.keys` of the configuration.
+    #[serde(default)]
+    pub customers: bool,
     /// Products and prices.
     #[serde(default)]
     pub catalogue: CatalogueSettings,
@@ -119,20 +130,34 @@ fn timeout_ms() -> u64 {
     30_000
 }
 
-struct Vendure(Arc<Shop>);
+struct Vendure {
+    shop: Arc<Shop>,
+    vault: OnceLock<Arc<dyn Vault>>,
+}
 
 #[async_trait::async_trait]
 impl Connector for Vendure {
     fn source(&self) -> Option<Box<dyn Source>> {
-        let shop = &self.0;
+        let shop = &self.shop;
         // The settings were judged when the connector was built.
         let way_in =
             storefront::way_in(&shop.terms.instance, shop.client.settings.webhook.as_ref());
         let ingress = way_in.unwrap_or_default();
-        Some(Box::new(StorefrontSource::new(shop.clone(), ingress)))
+        Some(Box::new(StorefrontSource::new(
+            shop.clone(),
+            ingress,
+            self.vault.get().cloned(),
+        )))
     }
     fn sink(&self) -> Option<Arc<dyn Sink>> {
-        Some(Arc::new(StorefrontSink::new(self.0.clone())))
+        Some(Arc::new(StorefrontSink::new(self.shop.clone())))
+    }
+    fn knows_customers(&self) -> bool {
+        self.shop.terms.customers
+    }
+    fn entrust(&self, vault: Arc<dyn Vault>) {
+        // The first stays: a connector is handed one.
+        let _ = self.vault.set(vault);
     }
     async fn check(&self) -> Vec<Check> {
         let words = |what: &str, result: Result<String, Fault>| Check {
@@ -140,7 +165,7 @@ impl Connector for Vendure {
             result: result.map_err(|f| f.to_string()),
         };
         let allowed = |result: Result<(), Fault>| result.map(|()| "allowed".to_owned());
-        let client = &self.0.client;
+        let client = &self.shop.client;
         let places = client.places().await;
         let location = format!(
             "log in and find the stock location {:?}, and no other than those of `empty_locations`",
@@ -149,8 +174,8 @@ impl Connector for Vendure {
         let variants = client.variants(&[]).await.map(|_| ());
         let stock = client.may("set stock", ["UpdateCatalog", "UpdateProduct"]);
         let stock = stock.await;
-        let list = &self.0.lists()[0];
-        let orders = self.0.heads(list, Timestamp(i64::MAX / 64), 0).await;
+        let list = &self.shop.lists()[0];
+        let orders = self.shop.heads(list, Timestamp(i64::MAX / 64), 0).await;
         let update = client.may("change orders", ["UpdateOrder", "SuperAdmin"]);
         let update = update.await;
         vec![

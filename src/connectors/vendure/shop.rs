@@ -1,9 +1,11 @@
 //! Vendure as a storefront.
 
 use super::client::{Client, Stock};
+use super::customers;
 use super::orders::{self, Places, text};
 use crate::connectors::storefront::{
-    Done, Head, LISTED_ROWS, List, Publish, ReadOrder, Storefront, Terms, Way, is_refund, is_told,
+    Done, Head, LISTED_ROWS, List, Publish, ReadOrder, ShopCustomer, Storefront, Terms, Way,
+    is_refund, is_told,
 };
 use crate::contract::event::{
     OrderState, PriceChanged, ProductChanged, RefundEvent, ShipmentState,
@@ -69,6 +71,24 @@ impl Storefront for Shop {
             order: orders::read(&order, places),
         };
         Ok(found.into_iter().map(read).collect())
+    }
+
+    async fn customer_heads(&self, from: Timestamp, skip: usize) -> Result<Vec<Head>, Fault> {
+        let rows = self.client.customer_heads(from, skip, LISTED_ROWS).await?;
+        let head = |row: &Value| {
+            let id = text(&row["id"]);
+            Some(Head {
+                order: id.clone(),
+                id,
+                stamp: orders::time(&row["updatedAt"])?,
+            })
+        };
+        Ok(rows.iter().filter_map(head).collect())
+    }
+
+    async fn customers(&self, ids: &[&str]) -> Result<Vec<ShopCustomer>, Fault> {
+        let found = self.client.customers(ids).await?;
+        Ok(found.iter().filter_map(customers::read).collect())
     }
 
     async fn announced(&self, body: &Value) -> Result<Option<String>, Fault> {

@@ -4,8 +4,8 @@
 //! to the log together. Everything is bounded: connections, bytes, time, and what waits.
 
 use super::ingress::pack;
-use super::seal::Seal;
 use super::signature::{Headers, Refused, Verifier};
+use crate::config::seal::Seal;
 use crate::contract::event::Text;
 use crate::pipeline::{Clock, Fault, Inbox, RawDelivery};
 use bytes::Bytes;

@@ -1,9 +1,9 @@
 //! From the door to the source: deliveries in the order of arrival, each once.
 
 use super::door::{Door, Expected};
-use super::seal::{OpenFault, Seal};
 use super::settings::{Signing, Webhook};
 use super::signature::{Headers, Verifier};
+use crate::config::seal::{self, OpenFault, Seal};
 use crate::contract::event::Text;
 use crate::domain::Timestamp;
 use crate::pipeline::{
@@ -77,7 +77,7 @@ impl Ingress {
             wrong.push(format!("body_bytes_max must be from 1 to {BODY_BYTES_MAX}"));
         }
         let verifier = Verifier::new(webhook, signing);
-        let seal = Seal::new(instance, &webhook.inbox_keys);
+        let seal = Seal::new(seal::INBOX, instance, &webhook.inbox_keys);
         match (verifier, seal) {
             (Ok(verifier), Ok(seal)) if wrong.is_empty() => Ok(Ingress {
                 instance: instance.to_owned(),

@@ -36,11 +36,10 @@
 //!   taken. Every instance takes deliveries in, the owner of the shard works on them.
 //! - [`Delivery::reject`] for a delivery that can never become an event.
 //!
-//! `settings` and `signature` say what is expected, `door` serves, `seal` encrypts, `ingress` remembers.
+//! `settings` and `signature` say what is expected, `door` serves, [`crate::config::seal`] encrypts, `ingress` remembers.
 
 mod door;
 mod ingress;
-mod seal;
 mod settings;
 mod signature;
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Signatures against published examples, and what sealing promises.
 
-use super::seal::{OpenFault, Seal};
 use super::settings::{DeliveryId, Encoding, Form, Signing, Webhook};
 use super::signature::{Headers, Refused, Verifier, sign};
 use crate::config::Secret;
+use crate::config::seal::{INBOX, OpenFault, Seal};
 use crate::domain::Timestamp;
 use proptest::prelude::*;
 
@@ -193,7 +193,7 @@ fn every_mistake_in_the_settings_is_told_at_once() {
 
 fn seal(instance: &str, keys: &[&str]) -> Seal {
     let keys: Vec<Secret> = keys.iter().map(|k| Secret::of(*k)).collect();
-    Seal::new(instance, &keys).unwrap_or_else(|e| panic!("{e:?}"))
+    Seal::new(INBOX, instance, &keys).unwrap_or_else(|e| panic!("{e:?}"))
 }
 
 const OLD: &str = "the key of last year";

@@ -195,7 +195,7 @@ impl Linter<'_> {
                 object,
                 &path,
                 &[&TOPIC_KEYS[..], &["readers"]].concat(),
-                &[],
+                &["compaction_hours_max"],
             );
             let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
             let name = text("name");

@@ -71,7 +71,9 @@ impl SinkTask {
         if let Some(lane) = self.lanes.get_mut(&waiting.partition) {
             lane.answered(&self.outbox, &self.name, key, waiting, ack, now);
         }
-        self.conclude(key, waiting, outcome, None, now);
+        let erased = ack.digest.as_deref() == Some(Ack::ERASED);
+        let reason = erased.then_some("the person was erased");
+        self.conclude(key, waiting, outcome, reason, now);
         // What waits for it under the same key of another topic may go now.
         let here = &waiting.partition;
         for (partition, lane) in &mut self.lanes {

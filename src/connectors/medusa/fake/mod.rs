@@ -20,6 +20,8 @@ struct Api {
     book: Book,
     /// Whether faults are shown on reads of orders too.
     reads_fail: bool,
+    /// As the API shows them.
+    customers: Vec<Value>,
 }
 
 #[derive(Clone, Default)]
@@ -62,6 +64,7 @@ pub(super) fn start(options: &FakeOptions) -> io::Result<Box<dyn Fake>> {
         items: items.collect(),
         book: Book::default(),
         reads_fail: false,
+        customers: Vec::new(),
     };
     Ok(Box::new(MedusaFake(FakeServer::start(api)?)))
 }
@@ -72,7 +75,7 @@ impl FakeApi for Api {
     }
 
     fn fails(&self, request: &FakeRequest) -> bool {
-        let of_orders = ["/admin/orders", "/admin/payments"];
+        let of_orders = ["/admin/orders", "/admin/payments", "/admin/customers"];
         let reads = of_orders.iter().any(|path| request.path.starts_with(path));
         self.changes(request) || self.reads_fail && reads
     }
@@ -114,6 +117,24 @@ impl FakeApi for Api {
                 FakeAnswer::new(200, json!({"inventory_items": items}))
             }
             ("POST", "/admin/inventory-items/location-levels/batch") => self.batch(&request.body),
+            ("GET", "/admin/customers") => {
+                let of = |name: &str| {
+                    let named = request.query.iter().filter(|(n, _)| n == name);
+                    named.map(|(_, v)| v.as_str()).collect::<Vec<_>>()
+                };
+                let (ids, from) = (of("id[]"), of("updated_at[$gte]"));
+                let wanted = |c: &&Value| match from.first() {
+                    Some(from) => c["updated_at"].as_str().is_some_and(|at| at >= *from),
+                    None => ids.iter().any(|id| c["id"] == *id),
+                };
+                let mut found: Vec<&Value> = self.customers.iter().filter(wanted).collect();
+                found.sort_by_key(|c| c["updated_at"].as_str());
+                let number = |name: &str| of(name).first().and_then(|v| v.parse().ok());
+                let skip = number("offset").unwrap_or(0);
+                let found = found.into_iter().skip(skip);
+                let found: Vec<&Value> = found.take(number("limit").unwrap_or(50)).collect();
+                FakeAnswer::new(200, json!({"customers": found}))
+            }
             ("GET", "/admin/price-preferences") => FakeAnswer::new(
                 200,
                 json!({"price_preferences": [{"attribute": "currency_code", "value": "eur", "is_tax_inclusive": false}]}),
@@ -268,6 +289,9 @@ impl Fake for MedusaFake {
     /// is no longer counted. `{"product": SKU}` tells what it costs and is called, and whether it is
     /// sold. `{"end_sessions": true}`: nothing, as a key knows no sessions.
     ///
+    /// `{"customer": ID, "given": NAME, "family": NAME, "email": …, "phone": …, "street": …, "city": …}`:
+    /// a customer registers or changes.
+    ///
     /// Of orders, as of every stand-in of a storefront: `{"place": {SKU: N, …}, "captured": BOOL}` gives
     /// the order's number; `{"capture": NUMBER}`, `{"refund": NUMBER, "amount": "1.25"}`, `{"take_out":
     /// NUMBER, "sku": SKU, "quantity": N}` and `{"cancel_order": NUMBER}` are done by people;
@@ -275,6 +299,22 @@ impl Fake for MedusaFake {
     /// `{"reads_fail": BOOL}`: faults are shown on reads of orders too.
     fn act(&self, action: &Value) -> Result<Value, String> {
         if action["end_sessions"] == true {
+            return Ok(Value::Null);
+        }
+        if let Some(id) = action["customer"].as_str() {
+            let mut api = self.0.api();
+            let text = |field: &str| action[field].clone();
+            let at = api.book.now();
+            let customer = json!({
+                "id": id, "updated_at": at, "first_name": text("given"), "last_name": text("family"),
+                "email": text("email"), "phone": text("phone"), "addresses": [{
+                    "address_1": text("street"), "address_2": null, "city": text("city"), "province": null,
+                    "postal_code": "1", "country_code": "de", "phone": null,
+                    "is_default_billing": true, "is_default_shipping": false,
+                }],
+            });
+            api.customers.retain(|c| c["id"] != id);
+            api.customers.push(customer);
             return Ok(Value::Null);
         }
         {

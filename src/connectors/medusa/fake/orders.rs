@@ -87,7 +87,7 @@ impl Book {
         format!("{kind}_{:05}", self.ids)
     }
 
-    fn now(&mut self) -> String {
+    pub fn now(&mut self) -> String {
         if !self.frozen {
             self.clock_ms += 250;
         }

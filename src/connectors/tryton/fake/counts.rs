@@ -9,6 +9,24 @@ pub(super) const INVENTORY: &str = "stock.inventory";
 const LINE: &str = "stock.inventory.line";
 
 impl Shop {
+    /// What is known of a party; nothing where there is none.
+    pub fn party(&self, code: &str) -> Value {
+        let rows = |model: &str| self.store.tables.get(model).into_iter().flatten();
+        let mut parties = rows("party.party");
+        let Some((id, party)) = parties.find(|(_, row)| row.values["code"] == code) else {
+            return Value::Null;
+        };
+        let of = |row: &&Stored| row.values["party"] == *id;
+        let place = rows("party.address").map(|(_, row)| row).find(of);
+        let field = |name: &str| place.map(|row| row.values[name].clone());
+        let contacts = rows("party.contact_mechanism").map(|(_, row)| row);
+        let contacts = contacts.filter(of).map(|row| row.values["value"].clone());
+        json!({
+            "name": party.values["name"], "street": field("street_unstructured"),
+            "city": field("city"), "contacts": contacts.collect::<Vec<_>>(),
+        })
+    }
+
     /// A draft of a count with these values, among them `create` of its lines; gives its id.
     pub fn draft_count(&mut self, t: &mut Transaction, values: &Value) -> i64 {
         let place = values["location"].clone();

@@ -185,7 +185,7 @@ impl Fake for TrytonFake {
         json!({
             "url": self.0.url(), "database": DATABASE, "username": USER,
             "password": self.0.secret_reference(PASSWORD),
-            "order_points_are_safety_stock": true, "correct_stock": true, "timeout_ms": 5_000,
+            "order_points_are_safety_stock": true, "correct_stock": true, "customers": true, "timeout_ms": 5_000,
             "channels": {"web": {"shop": "web", "walk_in_party": "WALK-IN"}},
             "payments": {"journal": "PSP", "clearing_account": "CLEARING", "receivable_account": "RECEIVABLE"},
             "charges": {"SHIPPING": "DELIVERY"}, "taxes": {"STANDARD": "VAT 20%"},
@@ -221,6 +221,7 @@ impl Fake for TrytonFake {
     /// - `{"return_of": ORDER, "line": NOTE, "quantity": N}`: a sale that takes goods back;
     ///   `{"credit": ORDER}`: a credit note of its invoices. ORDER is a web id, or the id of a sale
     /// - `{"entries": true}`: the moves of the ledger, to look at
+    /// - `{"party": CODE}`: name, address, e-mail and phone of a party, to look at
     /// - `{"faults_on": "changes"}`: from now on only calls that change something show faults
     ///
     /// `"in": NAME` makes it part of a transaction begun by `{"begin": NAME}`, whose rows appear with
@@ -228,6 +229,9 @@ impl Fake for TrytonFake {
     /// which otherwise goes on a second with each transaction. Answers the ids of what was written.
     fn act(&self, action: &Value) -> Result<Value, String> {
         let mut api = self.0.api();
+        if let Some(code) = action["party"].as_str() {
+            return Ok(api.shop.party(code));
+        }
         if action["faults_on"] == "changes" {
             api.faults_on_changes = true;
             return Ok(Value::Null);

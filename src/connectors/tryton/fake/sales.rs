@@ -226,7 +226,7 @@ impl Shop {
                 let party = self.create(t, model, party);
                 let many = values["addresses"][0][1].as_array().map_or(0, Vec::len);
                 let addresses: Vec<i64> = (0..many)
-                    .map(|_| self.create(t, "party.address", json!({"party": party})))
+                    .map(|_| self.create(t, "party.address", json!({"party": party, "street_unstructured": null, "postal_code": null, "city": null, "country": null})))
                     .collect();
                 self.set(t, model, party, json!({"addresses": addresses}));
                 Ok(party)

@@ -171,7 +171,19 @@ pub(super) const MODELS: &[(&str, &[(&str, Field)])] = &[
         "party.address",
         &[
             ("party", To("party.party")),
+            ("street_unstructured", Plain),
+            ("postal_code", Plain),
+            ("city", Plain),
             ("country", To("country.country")),
+        ],
+    ),
+    (
+        "party.contact_mechanism",
+        &[
+            ("party", To("party.party")),
+            ("type", Plain),
+            ("value", Plain),
+            ("name", Plain),
         ],
     ),
     ("country.country", &[("code", Plain)]),

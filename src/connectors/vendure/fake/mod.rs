@@ -32,6 +32,8 @@ struct Api {
     book: Book,
     /// Whether faults are shown on reads of orders too.
     reads_fail: bool,
+    /// As the API shows them.
+    customers: Vec<Value>,
 }
 
 #[derive(Clone, Default)]
@@ -82,6 +84,7 @@ pub(super) fn start(options: &FakeOptions) -> io::Result<Box<dyn Fake>> {
         session: 0,
         book: Book::default(),
         reads_fail: false,
+        customers: Vec::new(),
     };
     Ok(Box::new(VendureFake(FakeServer::start(api)?)))
 }
@@ -101,7 +104,8 @@ impl FakeApi for Api {
 
     fn fails(&self, request: &FakeRequest) -> bool {
         let query = request.body["query"].as_str().unwrap_or_default();
-        self.changes(request) || self.reads_fail && query.contains("orders(")
+        let reads = query.contains("orders(") || query.contains("customers(");
+        self.changes(request) || self.reads_fail && reads
     }
 
     fn unauthorised(&self) -> FakeAnswer {
@@ -170,6 +174,23 @@ impl FakeApi for Api {
             return self.update(variables["input"].as_array().map_or(&[], Vec::as_slice));
         }
         let input = &variables["input"];
+        if query.contains("customers(") {
+            let options = &variables["options"];
+            let after = options["filter"]["updatedAt"]["after"]
+                .as_str()
+                .unwrap_or_default();
+            let ids = options["filter"]["id"]["in"].as_array();
+            let wanted = |c: &&Value| match ids {
+                Some(ids) => ids.contains(&c["id"]),
+                None => c["updatedAt"].as_str().is_some_and(|at| at > after),
+            };
+            let mut items: Vec<&Value> = self.customers.iter().filter(wanted).collect();
+            items.sort_by_key(|c| (c["updatedAt"].as_str(), c["id"].as_str()));
+            let skip = options["skip"].as_u64().unwrap_or_default() as usize;
+            let take = options["take"].as_u64().unwrap_or(100) as usize;
+            let items: Vec<&Value> = items.into_iter().skip(skip).take(take).collect();
+            return FakeAnswer::new(200, json!({"data": {"customers": {"items": items}}}));
+        }
         if query.contains("orders(") {
             let found = self.book.list(&variables["options"]);
             return FakeAnswer::new(200, json!({"data": {"orders": found}}));
@@ -388,6 +409,9 @@ impl Fake for VendureFake {
     /// is no longer counted. `{"product": SKU}` tells what it costs and is called, and whether it is
     /// sold. `{"end_sessions": true}`: whoever is logged in must log in again.
     ///
+    /// `{"customer": ID, "given": NAME, "family": NAME, "email": …, "phone": …, "street": …, "city": …}`:
+    /// a customer registers or changes.
+    ///
     /// Of orders, as of every stand-in of a storefront: `{"place": {SKU: N, …}, "captured": BOOL}` gives
     /// the order's number; `{"capture": NUMBER}`, `{"refund": NUMBER, "amount": "1.25"}`, `{"take_out":
     /// NUMBER, "sku": SKU, "quantity": N}` and `{"cancel_order": NUMBER}` are done by people;
@@ -397,6 +421,21 @@ impl Fake for VendureFake {
         let mut api = self.0.api();
         if action["end_sessions"] == true {
             api.session += 1;
+            return Ok(Value::Null);
+        }
+        if let Some(id) = action["customer"].as_str() {
+            let text = |field: &str| action[field].clone();
+            let at = api.book.now();
+            let customer = json!({
+                "id": id, "updatedAt": at, "firstName": text("given"), "lastName": text("family"),
+                "emailAddress": text("email"), "phoneNumber": text("phone"), "addresses": [{
+                    "streetLine1": text("street"), "streetLine2": "", "city": text("city"), "province": "",
+                    "postalCode": "1", "country": {"code": "DE"}, "phoneNumber": "",
+                    "defaultBillingAddress": true, "defaultShippingAddress": true,
+                }],
+            });
+            api.customers.retain(|c| c["id"] != id);
+            api.customers.push(customer);
             return Ok(Value::Null);
         }
         if let Some(done) = api.act_on_orders(action) {

@@ -72,7 +72,7 @@ impl Book {
         self.ids.to_string()
     }
 
-    fn now(&mut self) -> String {
+    pub fn now(&mut self) -> String {
         if !self.frozen {
             self.clock += 1;
         }
