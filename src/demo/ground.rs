@@ -6,7 +6,9 @@ use super::invariants;
 use super::prompt::Prompt;
 use super::tally::Tally;
 use crate::codec::Codec;
+use crate::config::Secret;
 use crate::contract::{Catalogue, Tier};
+use crate::customers::LogVault;
 use crate::domain::Timestamp;
 use crate::log::embedded::{self, EmbeddedLog};
 use crate::log::{Isolation, Log, Offset, Reader, TopicPartition};
@@ -164,6 +166,13 @@ impl Ground {
         )
     }
 
+    /// Where it is kept who customers are, under a key that is nobody's secret.
+    pub fn vault(&self) -> Result<LogVault, Fault> {
+        let keys = [Secret::of("a key for demonstrations")];
+        LogVault::new(self.bare.clone(), self.codec.clone(), &keys)
+            .map_err(|wrong| setup(wrong.join("; ")))
+    }
+
     /// Reads what is judged as it is written.
     pub fn reader(&self) -> Result<Box<dyn Reader>, Fault> {
         reader(self.log.as_ref())
@@ -204,6 +213,7 @@ fn lay_out(log: &dyn Log, readers: &Readers, partitions_max: i32) -> Result<(), 
         topic.partitions = topic.partitions.min(partitions_max);
         let lag = COMPACTION_LAG.as_millis().to_string();
         topic.settings.insert("min.compaction.lag.ms".into(), lag);
+        topic.settings.remove("max.compaction.lag.ms");
         // Simulated months may pass.
         topic.settings.insert("retention.ms".into(), "-1".into());
     }

@@ -16,6 +16,7 @@ use crossdock::runtime::{Progress, SinkTask, SourceTask, TaskSettings};
 use rand::prelude::*;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 const KEY: &str = "the master key of this year";
 const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
@@ -243,22 +244,24 @@ impl Flow {
         self.shop.act(&act).expect("registered");
     }
 
-    async fn settle(&mut self) {
-        for _ in 0..40 {
+    /// The shop tells what it has to tell.
+    async fn tell(&mut self) {
+        for _ in 0..60 {
+            self.world.advance(Duration::from_millis(100));
             let _ = self.source.step().await.expect("read");
         }
-        let mut idle = 0;
-        for _ in 0..400 {
-            let progress = self
-                .sink
-                .step(std::time::Duration::ZERO)
-                .await
-                .expect("written");
-            idle = match progress {
-                Progress::Idle { .. } => idle + 1,
-                _ => 0,
-            };
-            if idle > 5 {
+    }
+
+    /// Both work until neither has anything to do.
+    async fn settle(&mut self) {
+        self.tell().await;
+        let mut quiet = 0;
+        for _ in 0..5_000 {
+            self.world.advance(Duration::from_millis(100));
+            let sent = self.sink.step(Duration::ZERO).await.expect("written");
+            let busy = matches!(sent, Progress::Worked(n) if n > 0) || !self.sink.is_quiet();
+            quiet = if busy { 0 } else { quiet + 1 };
+            if quiet == 60 {
                 return;
             }
         }
@@ -298,9 +301,7 @@ async fn customers_of_a_shop_become_parties_and_are_forgotten_when_they_are_eras
 
         // Told once more, and erased before the ERP hears of it.
         flow.registers("7", "Young");
-        for _ in 0..40 {
-            let _ = flow.source.step().await.expect("read");
-        }
+        flow.tell().await;
         let log: Arc<dyn Log> = Arc::new(flow.world.log.clone());
         erase(&log, &flow.world.cold_codec(), &erasure("7"), NOW).expect("erased");
         flow.settle().await;
@@ -337,9 +338,7 @@ async fn a_record_of_an_erased_person_is_superseded_by_name() {
     let mut flow = Flow::between("vendure").await;
     flow.registers("7", "Miller");
     flow.registers("8", "Smith");
-    for _ in 0..40 {
-        let _ = flow.source.step().await.expect("read");
-    }
+    flow.tell().await;
     let log: Arc<dyn Log> = Arc::new(flow.world.log.clone());
     // Only the key goes: what tells the systems is still on its way.
     LogVault::without_keys(log, flow.world.cold_codec())

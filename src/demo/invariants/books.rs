@@ -18,7 +18,7 @@ use std::fmt;
 use uuid::Uuid;
 
 /// The topics that are read.
-pub(crate) const TOPICS: [&str; 24] = [
+pub(crate) const TOPICS: [&str; 25] = [
     topic::STOCK_CHANGE,
     topic::STOCK_SNAPSHOT,
     topic::STOCK_POLICY,
@@ -41,6 +41,7 @@ pub(crate) const TOPICS: [&str; 24] = [
     topic::SETTLEMENT_EVENT,
     topic::SETTLEMENT_PAYOUT,
     topic::LEDGER_POSTING,
+    topic::CUSTOMER_CHANGE,
     topic::OPS_EXCEPTION,
     topic::OPS_DISPOSITION,
 ];

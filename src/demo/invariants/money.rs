@@ -335,7 +335,22 @@ pub(super) fn payouts(books: &Books) -> Judged {
 }
 
 /// Invariant 16: nothing that the storefronts know of their customers in plain text stands anywhere in
-/// the log.
+/// the log; and yet the ERP knows who has ordered.
 pub(super) fn secrets(around: &Around<'_>) -> Judged {
-    around.leak.clone().map_or(Ok(()), Err)
+    if let Some(leak) = &around.leak {
+        return Err(leak.clone());
+    }
+    let known: BTreeSet<&str> = around
+        .of("erp", "customer")
+        .map(|e| e.text("customer"))
+        .collect();
+    let told = around.everywhere("customer");
+    let mut told = told.filter(|(system, _)| system.starts_with("storefront-"));
+    let unknown = told.find(|(_, e)| !known.contains(e.text("customer")));
+    unknown.map_or(Ok(()), |(shop, customer)| {
+        Err(format!(
+            "the ERP does not know customer {} of {shop}",
+            customer.text("number")
+        ))
+    })
 }

@@ -5,7 +5,7 @@ use crate::demo::facts;
 use crate::domain::Timestamp;
 use crate::pipeline::{
     Ack, Capabilities, Clock, Code, Cursor, Delivery, Fault, Idempotency, Inbound, Sink, Source,
-    SourceBatch, SourceRecord, Stage,
+    SourceBatch, SourceRecord, Stage, Vault,
 };
 use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
@@ -64,6 +64,8 @@ pub(crate) struct Desk {
     delay: Duration,
     /// Answers to be lost after their effect, from now on.
     cuts: u32,
+    /// By which it tells and reads who customers are.
+    vault: Option<Arc<dyn Vault>>,
 }
 
 impl Desk {
@@ -79,7 +81,16 @@ impl Desk {
             tricks: None,
             delay: Duration::ZERO,
             cuts: 0,
+            vault: None,
         }
+    }
+
+    /// Gives it what seals who customers are; without it nothing is told of them.
+    pub fn set_vault(&mut self, vault: Arc<dyn Vault>) {
+        self.vault = Some(vault);
+    }
+    pub fn vault(&self) -> Option<&dyn Vault> {
+        self.vault.as_deref()
     }
 
     pub fn name(&self) -> &Text {

@@ -4,8 +4,8 @@
 use super::desk::{Desk, System};
 use super::{amount, share};
 use crate::contract::event::{
-    Event, InvoiceEvent, InvoiceKind, InvoiceLine, InvoiceStatus, OrderEvent, OrderEventType,
-    OrderSnapshot, OrderState, ReturnEvent, ReturnStatus, Text,
+    CustomerChanged, Event, InvoiceEvent, InvoiceKind, InvoiceLine, InvoiceStatus, OrderEvent,
+    OrderEventType, OrderSnapshot, OrderState, ReturnEvent, ReturnStatus, Text,
 };
 use crate::contract::topic;
 use crate::domain::{Date, Decimal};
@@ -48,6 +48,8 @@ pub(crate) struct Erp {
     terms: Terms,
     sales: BTreeMap<Text, Sale>,
     refused: BTreeSet<Text>,
+    /// By channel and its name of them.
+    customers: BTreeSet<(Text, Text)>,
     /// What was told of orders before the orders themselves.
     early: BTreeMap<Text, Vec<Event>>,
     /// Whether it credits what comes back.
@@ -61,6 +63,7 @@ impl Erp {
             terms,
             sales: BTreeMap::new(),
             refused: BTreeSet::new(),
+            customers: BTreeSet::new(),
             early: BTreeMap::new(),
             credits: true,
         }
@@ -166,6 +169,25 @@ impl Erp {
                 decisions: BTreeSet::new(),
                 closed: false,
             },
+        );
+    }
+
+    /// Takes over who a customer is, where it can be read.
+    fn customer(&mut self, e: &CustomerChanged) {
+        let opened = self.desk.vault().map(|vault| vault.open(e));
+        let Some(Ok(Some(person))) = opened else {
+            return;
+        };
+        let known = (e.channel_id.clone(), e.customer_id.clone());
+        if !self.customers.insert(known) {
+            return self.desk.write(
+                "repeated",
+                json!({"of": "customer", "number": e.customer_id, "channel": e.channel_id}),
+            );
+        }
+        self.desk.write(
+            "customer",
+            json!({"number": e.customer_id, "channel": e.channel_id, "customer": person.email}),
         );
     }
 
@@ -366,6 +388,7 @@ impl System for Erp {
             topic::ORDER_LIFECYCLE,
             topic::ORDER_STATE,
             topic::RETURN_EVENT,
+            topic::CUSTOMER_CHANGE,
         ]
     }
     fn cares(&self, event: &Event) -> bool {
@@ -375,6 +398,7 @@ impl System for Erp {
                 OrderEventType::Placed | OrderEventType::CancelDecided
             ),
             Event::OrderState(e) => e.lines.iter().any(|l| !(l.shipped + l.delivered).is_zero()),
+            Event::CustomerChanged(_) => true,
             Event::ReturnEvent(e) => {
                 matches!(e.status, ReturnStatus::Inspected | ReturnStatus::Closed)
             }
@@ -394,6 +418,7 @@ impl System for Erp {
             Event::OrderEvent(e) => &e.order_id,
             Event::OrderState(e) => &e.order_id,
             Event::ReturnEvent(e) => &e.order_id,
+            Event::CustomerChanged(e) => return self.customer(e),
             _ => return,
         };
         match self.sales.contains_key(order) || self.refused.contains(order) {

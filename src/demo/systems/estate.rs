@@ -9,7 +9,7 @@ use crate::demo::crew::Crew;
 use crate::demo::ground::Ground;
 use crate::demo::invariants::Shown;
 use crate::domain::{Decimal, Timestamp};
-use crate::pipeline::{Clock, Fault};
+use crate::pipeline::{Clock, Fault, Vault};
 use crate::topics::Readers;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -94,6 +94,8 @@ impl Estate {
     ) -> Result<Estate, Fault> {
         let clock: Arc<dyn Clock> = ground.clock.clone();
         let estate = Estate::build(plan, &clock);
+        let vault: Arc<dyn Vault> = Arc::new(ground.vault()?);
+        estate.each_desk(|desk| desk.set_vault(vault.clone()));
         // Money may be taken before the order is heard of.
         take_part(ground, crew, "psp", &estate.psp)?;
         for (channel, front) in &estate.fronts {

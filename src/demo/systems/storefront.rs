@@ -3,11 +3,12 @@
 use super::desk::{Desk, System};
 use super::{PSP, amount, id_of};
 use crate::contract::event::{
-    Event, LineQty, MilestoneKind, OrderEvent, OrderEventType, OrderSnapshot, OrderStatus,
-    RefundRequest, RefundStatus, Text,
+    CustomerChanged, CustomerStatus, Event, LineQty, MilestoneKind, OrderEvent, OrderEventType,
+    OrderSnapshot, OrderStatus, RefundRequest, RefundStatus, Text,
 };
 use crate::contract::topic;
-use crate::domain::{Decimal, Timestamp, refund_id};
+use crate::domain::{Decimal, Timestamp, compound_key, refund_id};
+use crate::pipeline::Person;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -97,6 +98,7 @@ impl Storefront {
                 "total": order.grand_total, "lines": lines.collect::<Vec<_>>(), "location": pickup,
                 "customer": customer}),
         );
+        self.introduce(&order.channel_order_id, &customer);
         let event = OrderEvent {
             order: Some(order.clone()),
             ..self.event(&id, OrderEventType::Placed, 1)
@@ -104,6 +106,38 @@ impl Storefront {
         self.orders.insert(id.clone(), (order, 1));
         self.desk.tell(topic::ORDER_LIFECYCLE, id.clone(), event);
         id
+    }
+
+    /// Tells who the customer of an order is, where it can do so sealed; each order has a customer of its
+    /// own. What cannot be sealed is not told: that it is missing will show.
+    fn introduce(&mut self, number: &str, customer: &str) {
+        let person = Person {
+            email: Some(customer.to_owned()),
+            ..Person::default()
+        };
+        let mut event = CustomerChanged {
+            meta: self
+                .desk
+                .meta("CustomerChanged", &format!("customer-{number}"), 1),
+            channel_id: self.channel.clone(),
+            customer_id: number.into(),
+            customer_version: 1,
+            status: CustomerStatus::Active,
+            ..CustomerChanged::default()
+        };
+        let sealed = self
+            .desk
+            .vault()
+            .map(|vault| vault.seal(&person, &mut event));
+        if let Some(sealed) = sealed {
+            self.desk
+                .write("customer", json!({"number": number, "customer": customer}));
+            if !matches!(sealed, Ok(true)) {
+                return;
+            }
+            let key = compound_key(&[&self.channel, number]);
+            self.desk.tell(topic::CUSTOMER_CHANGE, key, event);
+        }
     }
 
     /// A customer wants units cancelled; none named means everything.

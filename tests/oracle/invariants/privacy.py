@@ -13,6 +13,7 @@ def judge(world, out):
                 if event[name] is not None:
                     out.broken(f"{name} of {event.contract} names a person outside of {CUSTOMER}", event.record)
     out.saw("contracts without a field that names a person", len(tagged))
+    known(world, out)
     if not world.canaries:
         return out.lacks("no canaries were given (--canary)")
     for canary in world.canaries:
@@ -28,3 +29,14 @@ def judge(world, out):
                         out.broken(f"a canary stands readable in {path}:{number}")
         out.saw("canaries")
     out.saw("records", len(world.records))
+
+
+def known(world, out):
+    """Who has ordered is told, sealed, to the ERP: else nothing stands readable because nothing is told."""
+    parties = {entry["customer"] for entry in world.ledgers.get("erp", ()) if entry.kind == "customer"}
+    for name, entries in world.ledgers.items():
+        for entry in entries if name.startswith("storefront-") else ():
+            if entry.kind == "customer":
+                if entry["customer"] not in parties:
+                    out.broken(f"the ERP does not know customer {entry['number']}", entry)
+                out.saw("customers")

@@ -124,7 +124,7 @@ impl FakeApi for Api {
                 };
                 let (ids, from) = (of("id[]"), of("updated_at[$gte]"));
                 let wanted = |c: &&Value| match from.first() {
-                    Some(from) => c["updated_at"].as_str().is_some_and(|at| at >= *from),
+                    Some(from) => time(c["updated_at"].as_str()) >= time(Some(from)),
                     None => ids.iter().any(|id| c["id"] == *id),
                 };
                 let mut found: Vec<&Value> = self.customers.iter().filter(wanted).collect();
@@ -157,6 +157,10 @@ impl FakeApi for Api {
             }
         }
     }
+}
+
+fn time(text: Option<&str>) -> Option<jiff::Timestamp> {
+    text?.parse().ok()
 }
 
 /// A variant, which has a product and an item of its own, all under one id.

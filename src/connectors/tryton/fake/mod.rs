@@ -185,7 +185,7 @@ impl Fake for TrytonFake {
         json!({
             "url": self.0.url(), "database": DATABASE, "username": USER,
             "password": self.0.secret_reference(PASSWORD),
-            "order_points_are_safety_stock": true, "correct_stock": true, "customers": true, "timeout_ms": 5_000,
+            "order_points_are_safety_stock": true, "correct_stock": true, "timeout_ms": 5_000,
             "channels": {"web": {"shop": "web", "walk_in_party": "WALK-IN"}},
             "payments": {"journal": "PSP", "clearing_account": "CLEARING", "receivable_account": "RECEIVABLE"},
             "charges": {"SHIPPING": "DELIVERY"}, "taxes": {"STANDARD": "VAT 20%"},
