@@ -249,7 +249,7 @@ fn entrust(
     let knowing: Vec<(&String, &Arc<dyn Connector>)> = chosen
         .iter()
         .filter_map(|task| match task {
-            Chosen::Connector(name, _, connector) => Some((name, connector)),
+            Chosen::Connector(configured) => Some((&configured.name, &configured.connector)),
             Chosen::Processor(_) => None,
         })
         .filter(|(_, connector)| connector.knows_customers())
