@@ -163,7 +163,7 @@ async fn set(client: &Client, model: &str, id: i64, values: Value) -> Result<boo
         Some(value) => value.clone(),
     };
     let same = |name: &&str| plain(found.first().and_then(|row| row.get(*name))) == values[*name];
-    if fields.iter().all(|name| same(&name)) {
+    if fields.iter().all(same) {
         return Ok(false);
     }
     change(client, model, "write", vec![json!([id]), values.clone()]).await?;

@@ -55,8 +55,8 @@ mod tree;
 
 use crate::contract::topic;
 use crate::pipeline::{
-    Capabilities, Check, Connector, ConnectorDescriptor, Evidence, Fault, Idempotency, Sink, Source,
-    Vault,
+    Capabilities, Check, Connector, ConnectorDescriptor, Evidence, Fault, Idempotency, Sink,
+    Source, Vault,
 };
 use client::Client;
 use settings::Settings;
