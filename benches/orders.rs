@@ -1,8 +1,8 @@
 //! Orders joined with their payments and fulfilments on a real Kafka, against the least that any program
 //! could do there: `cargo bench --bench orders`.
 //!
-//! Seven facts of each of 100,000 orders, every one of them late by up to 15 minutes, so that most
-//! payments and many fulfilments come before their order. A bare rdkafka loop that copies each record
+//! Seven facts of each of 100,000 orders, every one of them late by up to 15 minutes, so that three in
+//! ten of what follows an order come before it. A bare rdkafka loop that copies each record
 //! in transactions and `crossdock run order-lifecycle` take turns on the same input. No order ends, so
 //! the most memory that the program took is that of 100,000 open orders: at most 400 MiB is wanted.
 

@@ -290,7 +290,7 @@ mod tests {
                 "crossdock.yaml:2: log: bootstrap is missing; give it: Addresses to begin with: `host:port,host:port`.",
                 "crossdock.yaml:2: log.bootsrap: there is no setting bootsrap; write bootstrap",
                 "crossdock.yaml:3: listen: text is expected here, and whole number stands here; put it in quotes",
-                "crossdock.yaml:4: typo: there is no setting typo; write one of connectors, instance, listen, log, registry, state, tasks",
+                "crossdock.yaml:4: typo: there is no setting typo; write one of connectors, customers, instance, listen, log, registry, state, tasks",
                 "crossdock.yaml:9: connectors.0.settings: url is missing; give it: Base URL.",
                 "crossdock.yaml:9: connectors.0.settings.password: a secret stands here itself; write ${env:NAME} or ${file:PATH} in its place",
                 "crossdock.yaml:10: connectors.0.settings.counting: boxs is none of the words that can stand here; write boxes",

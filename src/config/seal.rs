@@ -29,9 +29,9 @@ pub const OVERHEAD_BYTES: usize = 1 + ID_BYTES + 2 * NONCE_BYTES + KEY_BYTES + 2
 /// Why something cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenFault {
-    /// Its key is not known here.
-    #[error("its key is not among the configured ones; add the one that was replaced")]
-    KeyMissing,
+    /// Its key is not among those of this setting.
+    #[error("its key is not among {0}; add the one that was replaced there")]
+    KeyMissing(&'static str),
     /// It is not what was sealed.
     #[error("it is damaged, or was sealed for something else")]
     Damaged,
@@ -59,6 +59,7 @@ pub const CUSTOMERS: Purpose = Purpose {
 
 /// Configured keys, for one owner.
 pub struct Seal {
+    setting: &'static str,
     owner: String,
     /// The first seals, all open.
     keys: Vec<Configured>,
@@ -98,6 +99,7 @@ impl Seal {
         }
         match wrong.is_empty() {
             true => Ok(Seal {
+                setting,
                 owner: owner.to_owned(),
                 keys,
             }),
@@ -136,7 +138,7 @@ impl Seal {
         }
         let (id, rest) = rest.split_first_chunk::<ID_BYTES>().ok_or(Damaged)?;
         let with = self.keys.iter().find(|k| k.id == *id);
-        let with = with.ok_or(OpenFault::KeyMissing)?;
+        let with = with.ok_or(OpenFault::KeyMissing(self.setting))?;
         let (nonce, rest) = rest.split_first_chunk::<NONCE_BYTES>().ok_or(Damaged)?;
         let (wrapped, rest) = rest
             .split_first_chunk::<{ KEY_BYTES + TAG_BYTES }>()

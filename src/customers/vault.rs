@@ -374,7 +374,7 @@ fn unwrap(seal: &Seal, person: &str, id: &str, wrapped: &Blob) -> Result<DataKey
     let bytes = bytes.map_err(|fault| {
         let message = format!("key {id} of a customer cannot be opened: {fault}");
         match fault {
-            OpenFault::KeyMissing => {
+            OpenFault::KeyMissing(_) => {
                 let message = format!("{message} to `{}`", CUSTOMERS.setting);
                 Fault::halt(Stage::Decode, Code::Configuration, message)
             }

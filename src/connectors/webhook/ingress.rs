@@ -198,7 +198,7 @@ impl Ingress {
         };
         let message = format!("delivery {} of {}: {why}", raw.id, self.instance);
         match why {
-            OpenFault::KeyMissing => Err(Fault::halt(Stage::Read, Code::Configuration, message)),
+            OpenFault::KeyMissing(_) => Err(Fault::halt(Stage::Read, Code::Configuration, message)),
             _ => Ok(Err(SourceReject {
                 origin: origin(&self.expected.path, &raw.id),
                 raw: raw.sealed,

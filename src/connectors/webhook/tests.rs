@@ -210,7 +210,10 @@ fn what_is_sealed_is_opened_by_its_connector_for_its_delivery_with_its_key() {
         open("wms", &[NEW, OLD], "d-1").as_deref(),
         Ok(&b"jane@example.org"[..])
     );
-    assert_eq!(open("wms", &[NEW], "d-1"), Err(OpenFault::KeyMissing));
+    assert_eq!(
+        open("wms", &[NEW], "d-1"),
+        Err(OpenFault::KeyMissing("inbox_keys"))
+    );
     assert_eq!(open("wms", &[OLD], "d-2"), Err(OpenFault::Damaged));
     assert_eq!(open("pos", &[OLD], "d-1"), Err(OpenFault::Damaged));
 }
