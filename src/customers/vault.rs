@@ -10,7 +10,7 @@ use crate::domain::{Timestamp, compound_key, key_part};
 use crate::log::{
     Isolation, Log, LogError, Offset, Outgoing, Producer, ProducerSpec, Reader, TopicPartition,
 };
-use crate::pipeline::{Clock, Code, Fault, Person, Stage, SystemClock, Vault};
+use crate::pipeline::{Clock, Code, Fault, Person, Stage, SystemClock, Vault, Verdict};
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -176,7 +176,15 @@ impl LogVault {
                 if record.value.is_none() {
                     continue;
                 }
-                if let Event::CustomerKey(key) = self.codec.decode(&record)? {
+                // Not the fault of whoever is asked after: nobody's key counts until it is mended.
+                let event = self.codec.decode(&record).map_err(|fault| match fault.verdict {
+                    Verdict::Reject => Fault::halt(Stage::Read, fault.code, format!(
+                        "{} holds what is no customer's key: {}; write a tombstone under its key, then start again",
+                        record.origin, fault.message
+                    )),
+                    _ => fault,
+                })?;
+                if let Event::CustomerKey(key) = event {
                     note(held, key);
                 }
             }

@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Longest key that a dead letter holds up.
+const PLACED_KEY_BYTES_MAX: usize = 64 << 10;
 /// Why a state was passed over.
 pub(super) const REPLACED: &str = "a newer record of the key replaced it";
 
@@ -202,7 +204,9 @@ impl Lane {
         now: Timestamp,
     ) {
         self.conclude(record, Outcome::DeadLettered, Some(fault.code.as_str()));
-        if let Some(key) = key.filter(|_| self.kind.blocks_key) {
+        // The place of a key without measure would itself be too large to be written.
+        let is_placed = |key: &&Text| self.kind.blocks_key && key.len() <= PLACED_KEY_BYTES_MAX;
+        if let Some(key) = key.filter(is_placed) {
             let place = Parked::dead(record, now, &fault, attempts);
             self.parking.put(key, place, now);
         }

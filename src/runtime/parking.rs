@@ -114,9 +114,12 @@ impl Parked {
 
     /// The place of a record that was dead-lettered.
     pub fn dead(record: &Record, now: Timestamp, fault: &Fault, attempts: u32) -> Parked {
+        // One that was redriven and is refused again keeps its place before what waits.
+        let redriven = record.headers.text(REDRIVEN_FROM_HEADER);
+        let kept = redriven.map(|from| (REDRIVEN_FROM_HEADER, Some(from.as_bytes())));
         let place = Record {
             value: None,
-            headers: Default::default(),
+            headers: kept.into_iter().collect(),
             ..record.clone()
         };
         Parked {
@@ -239,6 +242,14 @@ impl Parking {
     pub fn put(&mut self, key: &Text, parked: Parked, until: Timestamp) -> Vec<Parked> {
         self.count(&parked, true);
         self.unsaved.insert(parked.offset(), key.clone());
+        let mut parked = parked;
+        if parked.is_dead {
+            // It was parked before: its entry becomes its place, and is not taken out.
+            let name = park_key(&self.topic, key, parked.offset());
+            let before = self.gone.len();
+            self.gone.retain(|gone| *gone != name);
+            parked.stored |= self.gone.len() < before;
+        }
         let line = self.lines.entry(key.clone()).or_default();
         let is_new = line.waiting.is_empty();
         let later = |p: &&Parked| p.order() > parked.order();
@@ -250,8 +261,8 @@ impl Parking {
             true => line.waiting.drain(keeps..).collect(),
             false => Vec::new(),
         };
-        let at = at.min(line.waiting.len());
-        let mut parked = parked;
+        // Nothing goes before one that a call is under way for.
+        let at = at.max(keeps).min(line.waiting.len());
         if at == 0
             && let Some(older) = replaced.last()
         {
@@ -271,25 +282,26 @@ impl Parking {
         replaced
     }
 
-    /// The first of the line of `key` was dead-lettered, and `record` is sent in its place, at once. `false`
-    /// when nothing is held up by a dead letter.
+    /// The first dead letter that holds up `key` is sent again as `record`, which takes its place, at once
+    /// where nothing stands before it: letters of a key are redriven in its order. `false` when nothing is
+    /// held up by a dead letter.
     pub fn replace_dead(&mut self, key: &Text, record: &Record, now: Timestamp) -> bool {
+        let mut parked = Parked::behind(record, now);
+        parked.message = "redriven, and not tried yet".into();
         let Some(line) = self.lines.get_mut(key) else {
             return false;
         };
-        let Some(dead) = line.waiting.pop_front_if(|p| p.is_dead) else {
+        let Some(at) = line.waiting.iter().position(|p| p.is_dead) else {
             return false;
         };
-        self.count(&dead, false);
-        self.forget(key, &dead);
-        let mut parked = Parked::behind(record, now);
-        parked.message = "redriven, and not tried yet".into();
-        self.count(&parked, true);
-        self.unsaved.insert(parked.offset(), key.clone());
-        if let Some(line) = self.lines.get_mut(key) {
-            line.waiting.push_front(parked);
+        let dead = std::mem::replace(&mut line.waiting[at], parked.clone());
+        if at == 0 {
             line.until = now;
         }
+        self.count(&dead, false);
+        self.forget(key, &dead);
+        self.count(&parked, true);
+        self.unsaved.insert(parked.offset(), key.clone());
         self.set_due(key);
         true
     }

@@ -325,6 +325,51 @@ fn a_dead_letter_holds_its_key_up_until_it_is_redriven_or_discarded() {
 }
 
 #[test]
+fn a_record_that_was_parked_or_redriven_and_is_refused_still_holds_its_key_up() {
+    let world = World::new();
+    let says = |answer: fn() -> Says| {
+        move |(_, key, version): &crate::door::Known| match (&**key, version) {
+            ("order-7", 1) => answer(),
+            _ => Says::Yes,
+        }
+    };
+    let door = Arc::new(Door::new(&world, says(|| Says::Away)));
+    let mut tasks = vec![visit(&world, &door, REFUNDS, settings("one"))];
+    for version in 1..=3 {
+        for order in 0..20 {
+            send_refund(&world, &format!("order-{order}"), version);
+        }
+    }
+    run(&world, &mut tasks, 60 * 1_000 * MS, 100 * MS);
+    assert!(!keys(&world)[0].waits_for_letter(), "it is parked");
+    let actor = Actor {
+        name: "ann".into(),
+        reason: None,
+    };
+    let filter = dlq::Filter::default();
+    for round in 0..3 {
+        door.now_says(says(|| Says::Never));
+        run(&world, &mut tasks, 600 * 1_000 * MS, 100 * MS);
+        // Neither this instance nor the next lets it go.
+        tasks = vec![visit(&world, &door, REFUNDS, settings(&format!("{round}")))];
+        run(&world, &mut tasks, 60 * 1_000 * MS, 100 * MS);
+        let parked = keys(&world);
+        assert!(parked[0].waits_for_letter(), "round {round}: {parked:?}");
+        assert_eq!(parked[0].behind, 2, "round {round}");
+        assert!(!door.by_key(topic::REFUND_EVENT).contains_key("order-7"));
+        if round == 2 {
+            door.now_says(|_| Says::Yes);
+        }
+        let report = dlq::redrive(&letters(&world), &filter, &actor, limits(), &mut |_| Ok(()));
+        assert_eq!(report.expect("a run").done, 1, "round {round}");
+    }
+    run(&world, &mut tasks, 60 * 1_000 * MS, 100 * MS);
+    assert_eq!(door.by_key(topic::REFUND_EVENT)["order-7"], [1, 2, 3]);
+    assert_eq!(keys(&world), []);
+    assert_eq!(books(&world, REFUNDS).parked, 0);
+}
+
+#[test]
 fn ten_thousand_parked_keys_leave_everybody_else_their_calls() {
     let world = World::new();
     let bad = |(_, key, _): &crate::door::Known| match key.starts_with("bad") {
