@@ -35,7 +35,7 @@ pub(super) struct Read {
 impl SinkTask {
     /// Brings parked keys whose time has come to where what waits is taken from.
     pub(super) fn wake_parked(&mut self, now: Timestamp) {
-        if self.target.is_down() {
+        if self.parked_rest() {
             return;
         }
         let calls_max = self
@@ -44,7 +44,11 @@ impl SinkTask {
             .calls_max
             .min(self.settings.calls_max);
         let trying: usize = self.lanes.values().map(|l| l.parking.trying()).sum();
-        let room = (calls_max / PARKED_PART).max(1).saturating_sub(trying);
+        let part = match self.target.is_down() {
+            true => 1,
+            false => (calls_max / PARKED_PART).max(1),
+        };
+        let room = part.saturating_sub(trying);
         for _ in 0..room {
             let lanes = self.lanes.iter();
             let first = lanes.filter_map(|(p, l)| Some((l.parking.next_due()?, p)));
@@ -57,6 +61,12 @@ impl SinkTask {
                 self.wake_key(&partition, &key, now);
             }
         }
+    }
+
+    /// Whether parked keys are left alone: a target that is down is probed by what waits, and only where
+    /// nothing does, by one of them.
+    pub(super) fn parked_rest(&self) -> bool {
+        self.target.is_down() && (self.queue.is_waiting() || self.queue.next_wake().is_some())
     }
 
     fn wake_key(&mut self, partition: &TopicPartition, key: &Text, now: Timestamp) {

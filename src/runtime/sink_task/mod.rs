@@ -289,7 +289,9 @@ impl SinkTask {
 
     /// When something can be done that cannot be done now.
     fn next_wake(&mut self, now: Timestamp) -> Option<Timestamp> {
-        let parked = self.lanes.values().filter_map(|l| l.parking.next_due());
+        let rest = self.parked_rest();
+        let parked = self.lanes.values().filter(|_| !rest);
+        let parked = parked.filter_map(|l| l.parking.next_due());
         let waiting = self.queue.next_wake().into_iter().chain(parked).min();
         let free = self.target.free_at(now);
         match self.queue.is_waiting() {
