@@ -134,6 +134,10 @@ pub fn receipts(log: &Arc<dyn Log>, sink: &str) -> BTreeMap<String, (i64, i64, S
         for record in crate::support::records(log, &partition) {
             let receipt = codec.decode_receipt(record.value.as_deref().unwrap_or_default());
             let receipt = receipt.expect("a receipt");
+            if receipt.outcome == SinkOutcome::OutcomeUnknown {
+                // Says that nobody knows, and is followed by one that does.
+                continue;
+            }
             let units = receipt.request_hash.as_ref().and_then(|d| d.parse().ok());
             let (sku, _) = receipt.entity_key.split_once('|').expect("SKU and channel");
             last.insert(
