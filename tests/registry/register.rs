@@ -84,8 +84,6 @@ fn a_build_registers_all_that_its_codec_needs() {
         "retail.rt.webshop.receipt.v1",
     ]);
     assert!(prepared.is_ok(), "{prepared:?}");
-    // Drafts may still change.
-    assert!(codec.prepare(&[topic::CUSTOMER_CHANGE]).is_err());
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn folder() -> PathBuf {
 /// `CROSSDOCK_TEST_SCENARIO` chooses (an empty one: all) are played each.
 const ON_KAFKA_EVERY: usize = 3;
 /// Stories played at a time on Kafka, where most of the time is spent waiting.
-const ON_KAFKA_AT_A_TIME: usize = 4;
+const ON_KAFKA_AT_A_TIME: usize = 2;
 
 /// Names and texts of the scenarios: of those that `CROSSDOCK_TEST_SCENARIO` is a part of the name of.
 fn scenarios() -> Vec<(String, String)> {

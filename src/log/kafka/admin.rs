@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 /// How often a topic that was just made is looked for.
 const TOPIC_WAIT: Duration = Duration::from_millis(20);
 /// Of many topics at once, each may take so much longer.
-const TOPIC_TIME_MAX: Duration = Duration::from_millis(250);
+const TOPIC_TIME_MAX: Duration = Duration::from_millis(500);
 /// Partitions created by one call: a controller does each whole, and no more than 10,000.
 const PARTITIONS_AT_ONCE: i32 = 2_000;
 /// Length of a UUID in text.
