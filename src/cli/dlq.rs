@@ -330,6 +330,7 @@ fn write_shown(out: &mut dyn Write, shown: &Shown) -> std::io::Result<()> {
         "  fault       {} ({}): {}",
         line.code, shown.class, line.message
     )?;
+    writeln!(out, "  read more   docs/faults/{}.md", line.code)?;
     let (attempts, redrives) = (line.attempts, line.redrives);
     writeln!(
         out,

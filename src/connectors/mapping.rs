@@ -6,6 +6,7 @@
 use crate::domain::{Decimal, Timestamp};
 use crate::pipeline::{Code, Fault, Stage};
 use jiff::fmt::strtime::BrokenDownTime;
+use regex_lite::Regex;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -20,6 +21,9 @@ pub struct FieldSource {
     pub constant: Option<String>,
     /// Something of the file itself.
     pub file: Option<FileProperty>,
+    /// Which part of the value counts: what the first group of this regular expression matches, or all
+    /// that it matches, as in `po_[0-9A-Za-z]+`. A value that it does not match is empty.
+    pub pattern: Option<Pattern>,
     /// Values to be replaced by others.
     #[serde(default)]
     pub map: BTreeMap<String, String>,
@@ -50,12 +54,53 @@ impl FieldSource {
 
     /// What stands for a value that was found; `None` for an empty one.
     pub fn replaced(&self, value: String) -> Option<String> {
+        let value = match &self.pattern {
+            Some(pattern) => pattern.part(&value).unwrap_or_default().to_owned(),
+            None => value,
+        };
         let value = match (self.map.get(&value), &self.otherwise) {
             (Some(mapped), _) => mapped.clone(),
             (None, Some(otherwise)) => otherwise.clone(),
             (None, None) => value,
         };
         Some(value).filter(|v| !v.is_empty())
+    }
+}
+
+/// A regular expression, as the crate `regex-lite` has them.
+#[derive(Clone, Debug)]
+pub struct Pattern(Regex);
+
+impl Pattern {
+    /// Whether it matches some part of a text.
+    pub fn fits(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+
+    /// The part of a text that its first group matches, or that all of it does.
+    pub fn part<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let found = self.0.captures(text)?;
+        let part = found.get(1).or_else(|| found.get(0));
+        part.map(|m| m.as_str().trim())
+    }
+}
+
+impl<'de> Deserialize<'de> for Pattern {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let regex = Regex::new(&text).map_err(|e| {
+            serde::de::Error::custom(format!("{text:?} is no regular expression: {e}"))
+        })?;
+        Ok(Pattern(regex))
+    }
+}
+
+impl JsonSchema for Pattern {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Pattern".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string"})
     }
 }
 

@@ -8,6 +8,7 @@ pub mod fake;
 mod file;
 mod generic;
 mod http;
+mod manifest;
 mod mapping;
 mod medusa;
 mod odoo;

@@ -298,7 +298,7 @@ impl Finding {
                         let words = format!(
                             "{} {} of {} at {} for line {} ({})",
                             e.status,
-                            e.qty_held,
+                            words::units(e.qty_held),
                             e.sku,
                             e.location_id,
                             e.order_line_id,
@@ -424,13 +424,15 @@ impl OrderAnswer {
         if !now.erp_orders.is_empty() {
             write!(f, ", ERP order {}", now.erp_orders.join(", "))?;
         }
-        write!(f, "\n  {} {}", now.total, now.currency)?;
+        let money = |amount| words::amount(amount, &now.currency);
+        write!(f, "\n  {}", money(now.total))?;
         for (what, amount) in &now.money {
-            write!(f, ", {what} {amount}")?;
+            write!(f, ", {what} {}", money(*amount))?;
         }
         writeln!(f)?;
         for line in &now.lines {
-            write!(f, "  line {}: {} of {}", line.line, line.ordered, line.sku)?;
+            let ordered = words::units(line.ordered);
+            write!(f, "  line {}: {ordered} of {}", line.line, line.sku)?;
             for (what, quantity) in &line.quantities {
                 write!(f, ", {quantity} {what}")?;
             }
@@ -447,7 +449,8 @@ impl fmt::Display for OrderAnswer {
             writeln!(f, "  claim: {claim}")?;
         }
         for a in &self.books {
-            writeln!(f, "  books: {} {} {}", a.account, a.balance, a.currency)?;
+            let balance = words::amount(a.balance, &a.currency);
+            writeln!(f, "  books: {} {balance}", a.account)?;
         }
         for (sink, told) in &self.told {
             writeln!(f, "  {sink} {told}")?;

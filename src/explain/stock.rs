@@ -141,7 +141,7 @@ fn position(
     };
     let claims = claims.into_iter().filter(|(_, (status, ..))| open(*status));
     answer.claims = claims
-        .map(|(id, (status, held, words))| format!("{status} {held} for {words} ({id})"))
+        .map(|(id, (status, held, of))| format!("{status} {} for {of} ({id})", words::units(held)))
         .collect();
     Ok(())
 }
@@ -389,7 +389,7 @@ impl StockAnswer {
             "{} at {}: {} available (level {}, as of {}, confidence {})\n",
             self.sku,
             self.location,
-            now.available,
+            words::units(now.available),
             now.version,
             words::time(now.as_of),
             now.confidence
@@ -444,7 +444,7 @@ impl StockAnswer {
         for (sink, told) in &sum.told {
             let quantity = told.quantity.map_or_else(
                 || "a quantity no longer in the log".to_owned(),
-                |q| q.to_string(),
+                words::units,
             );
             writeln!(
                 f,

@@ -8,10 +8,12 @@ mod erps;
 mod generic;
 #[path = "../support/inbox.rs"]
 mod inbox;
+mod lists;
 mod odoo;
 mod orders;
 mod orders_kept;
 mod psp;
+mod reports;
 mod sales;
 mod sources;
 mod tryton;

@@ -177,7 +177,9 @@ async fn a_crash_or_a_fault_in_mid_poll_loses_no_order() {
             FakeFault::Garbage,
         ] {
             let mut reader = Reader::new(descriptor, settings.clone());
-            for shard in reader.shards() {
+            // Lists are not due yet, so nothing is asked for them.
+            let asked = reader.shards().into_iter().filter(|s| s != "listing");
+            for shard in asked.collect::<Vec<_>>() {
                 for before in 0..3 {
                     let slow = vec![FakeFault::Slow(Duration::ZERO); before];
                     fake.inject(slow.into_iter().chain([fault.clone()]).collect());

@@ -16,4 +16,5 @@ mod poison;
 #[path = "../support/registry.rs"]
 mod registry;
 mod takeover;
+mod webhooks;
 mod worker;

@@ -109,7 +109,7 @@ fn an_order_is_told_with_its_claims_its_money_and_its_payout() {
     assert!(place(topic::ORDER_LIFECYCLE) < place(topic::ORDER_STATE));
     let text = answer.to_string();
     assert!(!text.contains("ref-2"), "{text}");
-    assert!(text.contains("20 EUR captured at psp (ref-1)"), "{text}");
+    assert!(text.contains("20.00 EUR captured at psp (ref-1)"), "{text}");
     // What each reader made of a record is said where it did not simply take it.
     assert!(text.contains("DUPLICATE for order-lifecycle"), "{text}");
     let dead = "DEAD_LETTERED for order-lifecycle: WRONG_KEY: ";

@@ -92,7 +92,7 @@ fn the_sum_and_the_story_of_a_number_are_told() {
     assert_eq!(answer.claims.len(), 1, "{:?}", answer.claims);
     assert_eq!(
         answer.policy.as_deref(),
-        Some("safety stock 2, oversell BLOCK")
+        Some("safety stock 2 units, oversell BLOCK")
     );
     // Every movement is told with its outcome, and those that count add up to what is sellable.
     let moved: Vec<_> = answer
@@ -122,9 +122,10 @@ fn the_sum_and_the_story_of_a_number_are_told() {
     assert!(first(topic::STOCK_LEVEL) < first(topic::STOCK_ATS));
     let text = answer.to_string();
     assert!(
-        text.contains("10 received (SUPPLIER to SELLABLE)"),
+        text.contains("10 units received (SUPPLIER to SELLABLE)"),
         "{text}"
     );
+    assert!(text.contains("1 unit asked for, all held"), "{text}");
     assert!(!text.contains("B|dc") && answer.gaps.is_empty(), "{text}");
 }
 

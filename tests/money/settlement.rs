@@ -36,6 +36,14 @@ fn control(count: i64, net: i64) -> SettlementEvent {
     }
 }
 
+/// Of a provider that does not count the lines.
+fn uncounted(net: i64) -> SettlementEvent {
+    SettlementEvent {
+        control_count: None,
+        ..control(0, net)
+    }
+}
+
 fn bank(net: i64) -> SettlementEvent {
     line("bank", SettlementKind::BankCredit, None, net, 0)
 }
@@ -237,6 +245,8 @@ fn what_a_payout_lacks_is_told_of_with_its_cause() {
         (without(4), vec!["control"]),
         (without(5), vec!["bank"]),
         (instead(4, control(5, 4_650)), vec!["lines"]),
+        (instead(4, uncounted(4_650)), vec![]),
+        (instead(4, uncounted(4_700)), vec!["bank", "lines"]),
         (instead(4, control(4, 4_700)), vec!["bank", "lines"]),
         (instead(5, bank(4_600)), vec!["bank"]),
         (instead(0, homeless), vec!["orders"]),
@@ -268,7 +278,7 @@ fn rows_that_contradict_themselves_are_refused() {
     wrong.net = cents(-999);
     payout.one(wrong);
     let mut wrong = control(1, 1);
-    wrong.control_count = None;
+    wrong.control_net = None;
     payout.one(wrong);
     let mut wrong = bank(100);
     wrong.payout_id = "another".into();

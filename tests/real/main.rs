@@ -1,6 +1,7 @@
 //! Real systems: what the connectors make of an ERP and of storefronts that nobody here wrote, and the
 //! binary between them. Each test has the systems to itself.
 
+mod catalogue;
 mod desk;
 mod erp;
 #[path = "../support/inbox.rs"]

@@ -16,17 +16,20 @@ use std::process::Command;
 use std::sync::Arc;
 
 /// A sink, and the runtime that drives it.
-struct Driven {
+pub struct Driven {
     sink: Arc<dyn Sink>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Driven {
     fn new(shop: &Shop, url: &str) -> Driven {
+        Driven::with(shop, shop.settings(url, "web"))
+    }
+
+    /// The sink of a connector with these settings.
+    pub fn with(shop: &Shop, settings: Value) -> Driven {
         Driven {
-            sink: connector(shop, shop.settings(url, "web"))
-                .sink()
-                .expect("a sink"),
+            sink: connector(shop, settings).sink().expect("a sink"),
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -34,7 +37,7 @@ impl Driven {
         }
     }
 
-    fn write(&self, batch: &[Delivery]) -> Vec<Result<Ack, Fault>> {
+    pub fn write(&self, batch: &[Delivery]) -> Vec<Result<Ack, Fault>> {
         self.runtime.block_on(self.sink.write(batch))
     }
 
@@ -64,25 +67,29 @@ fn delivery(sku: &str, quantity: i64, version: i64, sent: Option<Sent>) -> Deliv
         ats: Decimal::from(i32::try_from(quantity).expect("a small number")),
         ..AvailabilityChanged::default()
     };
-    let key = format!("{sku}|web");
+    Delivery {
+        sent,
+        ..self::sent(topic::STOCK_ATS, &format!("{sku}|web"), event.into())
+    }
+}
+
+/// An event as it is given to a sink for the first time.
+pub fn sent(topic: &str, key: &str, event: Event) -> Delivery {
     let record = Record {
         origin: Origin {
-            topic: topic::STOCK_ATS.into(),
+            topic: topic.into(),
             partition: 0,
-            offset: version,
+            offset: 1,
         },
         timestamp_ms: 0,
-        key: Some(key.clone().into_bytes().into()),
+        key: Some(key.to_owned().into_bytes().into()),
         value: None,
         headers: Headers::default(),
     };
     Delivery {
-        key: key.as_str().into(),
-        inbound: Inbound {
-            record,
-            event: Event::AvailabilityChanged(event),
-        },
-        sent,
+        key: key.into(),
+        inbound: Inbound { record, event },
+        sent: None,
         attempt: 1,
         in_doubt: false,
     }

@@ -1,5 +1,6 @@
-//! Every code of an exception has a page, and every page a code.
+//! Every code of an exception or a fault has a page, and every page a code.
 
+use crossdock::pipeline::Code;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,8 @@ fn codes() -> BTreeSet<String> {
     let mut text = String::new();
     sources(&root().join("src/domain"), &mut text);
     sources(&root().join("src/processors"), &mut text);
+    // The one that connectors raise themselves.
+    text.push_str("\"WEBHOOK_GAP\"");
     let is_code = |word: &&str| {
         let plain = word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
         let long = word.contains('_') && !word.starts_with('_') && !word.ends_with('_');
@@ -56,9 +59,19 @@ fn every_code_has_a_page_with_cause_consequence_and_remedy_and_every_page_a_code
         "{} codes: the search finds nothing",
         codes.len()
     );
-    let folder = root().join("docs/exceptions");
+    check("docs/exceptions", &codes);
+}
+
+#[test]
+fn every_code_of_a_fault_has_a_page_too() {
+    let codes = Code::ALL.iter().map(|code| code.as_str().to_owned());
+    check("docs/faults", &codes.collect());
+}
+
+fn check(folder: &str, codes: &BTreeSet<String>) {
+    let folder = root().join(folder);
     let index = fs::read_to_string(folder.join("README.md")).expect("the index");
-    for code in &codes {
+    for code in codes {
         let path = folder.join(format!("{code}.md"));
         let page = fs::read_to_string(&path).unwrap_or_else(|_| {
             panic!(

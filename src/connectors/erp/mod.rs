@@ -9,6 +9,7 @@ mod books;
 mod documents;
 mod events;
 mod ids;
+mod listing;
 mod moves;
 mod objects;
 mod orders;
@@ -23,6 +24,7 @@ pub use documents::{Document, Shipment, ShipmentPart, unknown_state};
 pub use events::{Count, Price, Product, bad, is_gtin, meta, object_meta, snapshot};
 pub use events::{location, price, product};
 pub use ids::Ids;
+pub use listing::{Listing, OrderList};
 pub use moves::{Move, OfOrder};
 pub use objects::{Kept, Objects, Told, Versions};
 pub use orders::{

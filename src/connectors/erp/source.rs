@@ -1,5 +1,6 @@
 //! The parts of an ERP that are read independently: its stock, and its objects by kind.
 
+use super::listing::{LISTING, Listing};
 use super::objects::{Kept, Objects};
 use super::stock::{Moves, Stock};
 use crate::pipeline::{Code, Cursor, Fault, Source, SourceBatch, Stage};
@@ -35,12 +36,24 @@ impl<K> Part<K> {
 pub struct ErpSource<M, K> {
     stock: Stock<M>,
     parts: Vec<Part<K>>,
+    listing: Option<Listing>,
 }
 
 impl<M, K> ErpSource<M, K> {
     /// The source of these.
     pub fn new(stock: Stock<M>, parts: Vec<Part<K>>) -> Self {
-        ErpSource { stock, parts }
+        ErpSource {
+            stock,
+            parts,
+            listing: None,
+        }
+    }
+
+    /// With lists of the orders that it has, where it is to tell them.
+    #[must_use]
+    pub fn listing(mut self, listing: Option<Listing>) -> Self {
+        self.listing = listing;
+        self
     }
 }
 
@@ -48,12 +61,17 @@ impl<M, K> ErpSource<M, K> {
 impl<M: Moves, K: Kept> Source for ErpSource<M, K> {
     fn shards(&self) -> Vec<String> {
         let parts = self.parts.iter().map(|part| part.shard);
-        parts.chain([STOCK]).map(str::to_owned).collect()
+        let listing = self.listing.as_ref().map(|_| LISTING);
+        let all = parts.chain([STOCK]).chain(listing);
+        all.map(str::to_owned).collect()
     }
 
     async fn poll(&mut self, shard: &str, cursor: Option<&Cursor>) -> Result<SourceBatch, Fault> {
         if shard == STOCK {
             return self.stock.poll(cursor).await;
+        }
+        if let Some(listing) = self.listing.as_ref().filter(|_| shard == LISTING) {
+            return listing.poll(cursor).await;
         }
         let Some(part) = self.parts.iter_mut().find(|p| p.shard == shard) else {
             let message = format!("there is no part {shard}");

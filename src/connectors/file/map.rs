@@ -1,14 +1,17 @@
-//! From a row to a fact: a movement of goods, or the stock that is there.
+//! From a row to a fact: a movement of goods, the stock that is there, an order of a list. Lines of
+//! payouts are in `payouts`.
 
+use super::payouts::Control;
 use super::row::{Row, Splitter};
-use super::settings::{Basis, Content, FieldName, Format, Movement, PositionBy, Settings};
+use super::settings::{Basis, Content, FieldName, Format, Movement, PositionBy, Role, Settings};
+use crate::connectors::manifest;
 use crate::connectors::mapping::{self, FileProperty, Forms, bad};
 use crate::contract::event::{
-    Event, EventMeta, Origin, PositionKind, SnapshotBasis, StockChanged, StockReason,
-    StockSnapshot, StockState, Text,
+    EventMeta, ManifestEntry, OrderStatus, Origin, PositionKind, SnapshotBasis, StockChanged,
+    StockReason, StockSnapshot, StockState, SystemRole, Text,
 };
 use crate::contract::topic;
-use crate::domain::{Decimal, Timestamp, compound_key, event_id};
+use crate::domain::{Decimal, Timestamp, compound_key, event_id, order_id};
 use crate::pipeline::{Code, Fault, SourceRecord, Stage};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
@@ -23,6 +26,30 @@ pub struct Mapping {
     pub names: glob::Pattern,
     /// Splits lines.
     pub splitter: Splitter,
+}
+
+/// What a row tells.
+pub enum Fact {
+    /// Something by itself.
+    Record(SourceRecord),
+    /// A line of a payout.
+    Line {
+        /// The payout.
+        payout: String,
+        /// The line.
+        record: SourceRecord,
+    },
+    /// What a payout sums to, and of how many lines, where the row says so.
+    Payout {
+        /// The payout.
+        payout: String,
+        /// What it sums to.
+        control: Control,
+        /// Its lines.
+        count: Option<i64>,
+    },
+    /// An order of a list.
+    Listed(ManifestEntry),
 }
 
 /// Where a row was found.
@@ -93,6 +120,7 @@ impl Mapping {
         self.settings.skip.iter().any(|s| {
             let value = row.value(&s.column).unwrap_or_default();
             s.equals.contains(&value)
+                || s.unlike.as_ref().is_some_and(|p| !p.fits(&value))
                 || (s.without_digit && !value.contains(|c: char| c.is_ascii_digit()))
         })
     }
@@ -101,33 +129,61 @@ impl Mapping {
     ///
     /// # Errors
     /// A reject that names field and value.
-    pub fn fact(&self, row: &Row, place: &Place<'_>, sequence: i64) -> Result<SourceRecord, Fault> {
+    pub fn fact(&self, row: &Row, place: &Place<'_>, sequence: i64) -> Result<Fact, Fault> {
         let fields = Fields {
-            mapping: self,
-            row,
-            place,
+            row: Some(row),
+            ..self.at(place)
         };
+        match self.settings.content {
+            Content::Settlement => return fields.settlement(sequence),
+            Content::Orders => return fields.listed().map(Fact::Listed),
+            Content::Movements | Content::Stock => {}
+        }
         let sku = Text::from(fields.needed(FieldName::Sku)?);
         let location = Text::from(fields.needed(FieldName::Location)?);
         let key = compound_key(&[&sku, &location]);
-        let (topic, event): (_, Event) = match self.settings.content {
-            Content::Movements => {
-                let event = fields.movement(sku, location, sequence)?;
-                (topic::STOCK_CHANGE, event.into())
-            }
-            Content::Stock => {
-                let event = fields.stock(sku, location, sequence)?;
-                (topic::STOCK_SNAPSHOT, event.into())
-            }
-        };
-        Ok(SourceRecord { topic, key, event })
+        Ok(Fact::Record(match self.settings.content {
+            Content::Stock => SourceRecord {
+                topic: topic::STOCK_SNAPSHOT,
+                key,
+                event: fields.stock(sku, location, sequence)?.into(),
+            },
+            _ => SourceRecord {
+                topic: topic::STOCK_CHANGE,
+                key,
+                event: fields.movement(sku, location, sequence)?.into(),
+            },
+        }))
+    }
+
+    /// What a file says by itself, without a row.
+    pub fn at<'a>(&'a self, place: &'a Place<'a>) -> Fields<'a> {
+        Fields {
+            mapping: self,
+            row: None,
+            place,
+        }
+    }
+
+    /// What the system is to the orders that it lists, if it lists any.
+    pub fn role(&self) -> Option<SystemRole> {
+        let role = self.settings.role.map(|role| match role {
+            Role::Channel => SystemRole::Channel,
+            Role::Erp => SystemRole::Erp,
+        });
+        role.filter(|_| self.settings.content == Content::Orders)
+    }
+
+    /// Name of the connector instance.
+    pub fn instance(&self) -> &str {
+        &self.instance
     }
 }
 
 /// One row under work.
-struct Fields<'a> {
+pub struct Fields<'a> {
     mapping: &'a Mapping,
-    row: &'a Row,
+    row: Option<&'a Row>,
     place: &'a Place<'a>,
 }
 
@@ -209,21 +265,66 @@ impl Fields<'_> {
         })
     }
 
-    fn meta(
+    /// An order that the system has.
+    fn listed(&self) -> Result<ManifestEntry, Fault> {
+        let channel = self.needed(FieldName::Channel)?;
+        let number = self.needed(FieldName::Number)?;
+        let status = match self.optional(FieldName::Status) {
+            None => None,
+            Some(status) => match OrderStatus::from_symbol(&status) {
+                Some(known) if known != OrderStatus::Unknown => Some(known.symbol()),
+                _ => {
+                    return Err(bad(format!(
+                        "status {status:?} is none of an order, such as PLACED, ACCEPTED, SHIPPED or CANCELLED; name it in the map of the field status"
+                    )));
+                }
+            },
+        };
+        let external = self.optional(FieldName::External).unwrap_or(number.clone());
+        let order = order_id("default", &channel, &number).to_string();
+        let amount = self.quantity(FieldName::Amount)?;
+        Ok(manifest::entry(
+            &order,
+            &external,
+            self.time()?,
+            status,
+            amount,
+        ))
+    }
+
+    /// The file, also where others had its name before.
+    pub fn file(&self) -> String {
+        match (self.place.file, self.place.generation) {
+            (file, 0) => file.to_owned(),
+            (file, n) => format!("{file}~{n}"),
+        }
+    }
+
+    pub fn meta(
         &self,
         event_type: &str,
         record_id: &str,
         correlation_id: Text,
         sequence: i64,
     ) -> Result<EventMeta, Fault> {
+        let at = (self.time()?, sequence);
+        Ok(self.meta_at(event_type, record_id, correlation_id, at))
+    }
+
+    pub fn meta_at(
+        &self,
+        event_type: &str,
+        record_id: &str,
+        correlation_id: Text,
+        (occurred_at, sequence): (Timestamp, i64),
+    ) -> EventMeta {
         let settings = &self.mapping.settings;
         let instance = self.mapping.instance.as_str();
-        let occurred_at = self.time()?;
         let (source_position, position_kind) = match settings.ordered_by() {
             PositionBy::Read => (sequence, PositionKind::Sequence),
             PositionBy::Time => (occurred_at.0, PositionKind::TimestampMicros),
         };
-        Ok(EventMeta {
+        EventMeta {
             event_id: event_id(instance, 0, record_id, "", event_type),
             event_type: event_type.into(),
             source: settings.source.as_deref().unwrap_or(instance).into(),
@@ -234,26 +335,19 @@ impl Fields<'_> {
             correlation_id,
             origin: Origin::Source,
             ..EventMeta::default()
-        })
+        }
     }
 
     /// The source's own identity of the fact.
-    fn record_id(&self) -> Result<String, Fault> {
-        let Place {
-            file,
-            generation,
-            line,
-            ..
-        } = self.place;
+    pub fn record_id(&self) -> Result<String, Fault> {
         let columns = &self.mapping.settings.identity;
         if columns.is_empty() {
-            return Ok(match generation {
-                0 => format!("{file}:{line}"),
-                n => format!("{file}~{n}:{line}"),
-            });
+            return Ok(format!("{}:{}", self.file(), self.place.line));
         }
+        // A fee has no reference, where a capture has one.
+        let may_lack = self.mapping.settings.content == Content::Settlement;
         let part = |column: &String| {
-            let found = self.row.value(column).filter(|v| !v.is_empty());
+            let found = self.value(column).filter(|v| may_lack || !v.is_empty());
             found.ok_or_else(|| {
                 bad(format!(
                     "column {column}, which identity names, is empty or missing"
@@ -265,18 +359,18 @@ impl Fields<'_> {
         Ok(compound_key(&parts).into())
     }
 
-    fn needed(&self, name: FieldName) -> Result<String, Fault> {
+    pub fn needed(&self, name: FieldName) -> Result<String, Fault> {
         self.optional(name).ok_or_else(|| empty(name))
     }
 
-    fn text(&self, name: FieldName) -> Option<Text> {
+    pub fn text(&self, name: FieldName) -> Option<Text> {
         self.optional(name).map(Text::from)
     }
 
-    fn optional(&self, name: FieldName) -> Option<String> {
+    pub fn optional(&self, name: FieldName) -> Option<String> {
         let field = self.mapping.settings.fields.get(&name)?;
         let value = match (&field.column, &field.constant, field.file) {
-            (Some(column), ..) => self.row.value(column)?,
+            (Some(column), ..) => self.value(column)?,
             (_, Some(constant), _) => constant.clone(),
             (_, _, Some(FileProperty::Name)) => self.place.file.to_owned(),
             _ => return None,
@@ -284,74 +378,98 @@ impl Fields<'_> {
         field.replaced(value)
     }
 
-    fn quantity(&self, name: FieldName) -> Result<Option<Decimal>, Fault> {
+    fn value(&self, column: &str) -> Option<String> {
+        self.row?.value(column)
+    }
+
+    pub fn quantity(&self, name: FieldName) -> Result<Option<Decimal>, Fault> {
         let text = self.optional(name);
-        let read = |text: String| self.mapping.forms.decimal(word(name), &text);
+        let read = |text: String| self.mapping.forms.decimal(name.word(), &text);
         text.map(read).transpose()
     }
 
-    fn time(&self) -> Result<Timestamp, Fault> {
+    pub fn time(&self) -> Result<Timestamp, Fault> {
         let settings = &self.mapping.settings;
         let source = settings.fields.get(&FieldName::Time);
         if source.and_then(|s| s.file) == Some(FileProperty::Modified) {
             return Ok(self.place.modified);
         }
         let text = self.needed(FieldName::Time)?;
-        self.mapping.forms.time("time", &text)
+        self.time_of("time", &text)
+    }
+
+    pub fn time_of(&self, name: &str, text: &str) -> Result<Timestamp, Fault> {
+        self.mapping.forms.time(name, text)
     }
 }
 
 /// All that is wrong with where the values come from.
 fn check_fields(settings: &Settings) -> Vec<String> {
     let mut wrong = Vec::new();
-    for needed in [
-        FieldName::Sku,
-        FieldName::Location,
-        FieldName::Quantity,
-        FieldName::Time,
-    ] {
-        if !settings.fields.contains_key(&needed) {
-            let name = word(needed);
-            wrong.push(format!("fields lacks {name}; say where it comes from"));
-        }
-    }
-    for (name, field) in &settings.fields {
-        let name = (*name, word(*name));
+    let content = settings.content;
+    for (name, word) in FieldName::WORDS {
+        let (contents, is_needed) = name.of();
+        let Some(field) = settings.fields.get(&name) else {
+            if is_needed && contents.contains(&content) {
+                wrong.push(format!("fields lacks {word}; say where it comes from"));
+            }
+            continue;
+        };
         if field.given() != 1 {
             wrong.push(format!(
-                "field {} needs one of column, constant and file",
-                name.1
+                "field {word} needs one of column, constant and file"
             ));
         }
-        if field.file == Some(FileProperty::Modified) && name.0 != FieldName::Time {
-            wrong.push(format!(
-                "field {}: only time can come from modified",
-                name.1
-            ));
+        if field.file == Some(FileProperty::Modified) && name != FieldName::Time {
+            wrong.push(format!("field {word}: only time can come from modified"));
         }
-        let of_stock = matches!(
-            name.0,
-            FieldName::Damaged | FieldName::QualityHold | FieldName::Incoming | FieldName::Reserved
+        if !contents.contains(&content) {
+            let of: Vec<&str> = contents.iter().map(|c| c.word()).collect();
+            let of = of.join(" and ");
+            wrong.push(format!("field {word} is of content: {of} only"));
+        }
+    }
+    let has = |name| settings.fields.contains_key(&name);
+    if content == Content::Settlement {
+        let amounts = [FieldName::Gross, FieldName::GrossDebit, FieldName::Fee];
+        let amounts = amounts
+            .into_iter()
+            .chain([FieldName::Net, FieldName::NetDebit]);
+        if !amounts.into_iter().any(has) {
+            wrong.push("fields lacks gross, fee and net; give two of them".to_owned());
+        }
+        if !has(FieldName::Kind) {
+            wrong.push("fields lacks kind; say where it comes from".to_owned());
+        }
+        if !has(FieldName::Line) && settings.identity.is_empty() {
+            wrong.push(
+                "fields lacks line: give it, or identity, so that a report that comes again is the same"
+                    .to_owned(),
+            );
+        }
+    }
+    if content == Content::Orders
+        && let Some(time) = settings.fields.get(&FieldName::Time)
+        && time.column.is_some()
+    {
+        wrong.push(
+            "field time: a list of orders has one time: take it from file: name or modified"
+                .to_owned(),
         );
-        let of_movements = name.0 > FieldName::Time && !of_stock;
-        match settings.content {
-            Content::Movements if of_stock => {
-                wrong.push(format!("field {} is of content: stock only", name.1));
-            }
-            Content::Stock if of_movements => {
-                wrong.push(format!("field {} is of content: movements only", name.1));
-            }
-            _ => {}
-        }
+    }
+    if (content == Content::Orders) != settings.role.is_some() {
+        wrong.push(
+            "content: orders needs role, channel or erp; no other content has one".to_owned(),
+        );
     }
     match (settings.content, settings.basis) {
         (Content::Stock, None) => wrong.push(
             "content: stock needs a basis: on_hand, or available_net where the system's own reservations are off already".to_owned(),
         ),
-        (Content::Movements, Some(_)) => wrong.push("basis is of content: stock only".to_owned()),
-        _ => {}
+        (Content::Stock, Some(_)) | (_, None) => {}
+        (_, Some(_)) => wrong.push("basis is of content: stock only".to_owned()),
     }
-    if settings.reconcile_only && settings.content == Content::Movements {
+    if settings.reconcile_only && settings.content != Content::Stock {
         wrong.push("reconcile_only is of content: stock only".to_owned());
     }
     if settings.source.is_some() && settings.ordered_by() == PositionBy::Read {
@@ -398,27 +516,7 @@ fn meaning_of(kind: Movement) -> (StockState, StockState, StockReason) {
     }
 }
 
-fn empty(name: FieldName) -> Fault {
-    bad(format!("{} is empty or its column is missing", word(name)))
-}
-
-/// The field as the settings write it.
-fn word(name: FieldName) -> &'static str {
-    match name {
-        FieldName::Sku => "sku",
-        FieldName::Location => "location",
-        FieldName::Quantity => "quantity",
-        FieldName::Time => "time",
-        FieldName::Kind => "kind",
-        FieldName::Unit => "unit",
-        FieldName::Order => "order",
-        FieldName::OrderLine => "order_line",
-        FieldName::Reservation => "reservation",
-        FieldName::Movement => "movement",
-        FieldName::Document => "document",
-        FieldName::Damaged => "damaged",
-        FieldName::QualityHold => "quality_hold",
-        FieldName::Incoming => "incoming",
-        FieldName::Reserved => "reserved",
-    }
+/// A value that is needed is not there.
+pub fn empty(name: FieldName) -> Fault {
+    bad(format!("{} is empty or its column is missing", name.word()))
 }

@@ -1,20 +1,23 @@
 //! Files: a retailer's nightly export, a till's journal, a data set. CSV or JSON lines, plain or
 //! gzip; the mapping from columns to facts stands in the configuration.
 //!
-//! Lines are read in order and become movements of goods, or the stock that is there. The bookmark
+//! Lines are read in order and become movements of goods, the stock that is there, lines of payouts, or a
+//! list of the orders that a system has. The bookmark
 //! is byte offset and line of each file, so a restart goes on behind the last durable line. A line
 //! that cannot be mapped is dead-lettered with its number and the reason, and the next one is read.
 //!
-//! `lines` finds records, `row` splits them into values, `map` makes facts of these, `source` goes
-//! through the files.
+//! `lines` finds records, `row` splits them into values, `map` and `payouts` make facts of these, `totals`
+//! says what a file comes to, `source` goes through the files.
 
 mod lines;
 mod map;
+mod payouts;
 mod row;
 mod settings;
 mod source;
 #[cfg(test)]
 mod tests;
+mod totals;
 
 pub use settings::Settings;
 
@@ -28,8 +31,14 @@ const CHECKED_LINES: usize = 100;
 /// What the connector is.
 pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     kind: "file",
-    purpose: "reads movements or stock from CSV or JSON-lines files",
-    emits: &[topic::STOCK_CHANGE, topic::STOCK_SNAPSHOT],
+    purpose: "reads movements, stock, payouts or lists of orders from CSV or JSON-lines files",
+    emits: &[
+        topic::STOCK_CHANGE,
+        topic::STOCK_SNAPSHOT,
+        topic::SETTLEMENT_EVENT,
+        topic::SETTLEMENT_PAYOUT,
+        topic::RECON_MANIFEST,
+    ],
     inbox: false,
     accepts: &[],
     sink: None,

@@ -1,6 +1,6 @@
 //! What a file connector can be told. The comments of these types are its documentation.
 
-use crate::connectors::mapping::FieldSource;
+use crate::connectors::mapping::{FieldSource, Pattern};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -21,8 +21,10 @@ pub struct Settings {
     /// Form of the lines: `csv` (with a line of column names, unless `columns` gives them) or
     /// `json_lines` (one object on each line).
     pub format: Format,
-    /// What the lines tell: `movements` of goods, or the `stock` that is there, as in a nightly
-    /// export. Of `stock`, an article that a file leaves out keeps what it had.
+    /// What the lines tell: `movements` of goods, the `stock` that is there, as in a nightly export,
+    /// lines of payouts (`settlement`), as in a provider's report or a bank's statement, or the
+    /// `orders` that a system has. Of `stock`, an article that a file leaves out keeps what it had;
+    /// an order that a list of `orders` leaves out is missing there.
     #[serde(default)]
     pub content: Content,
     /// What stands between two fields of a CSV line.
@@ -39,11 +41,24 @@ pub struct Settings {
     pub decimal_mark: char,
     /// What stands between the thousands of a quantity, if anything.
     pub group_mark: Option<char>,
-    /// Where the values come from, each by `column`, `constant` or `file`. `sku`, `location`,
-    /// `quantity` and `time` are needed. A movement may have `kind`, `unit`, `order`, `order_line`,
-    /// `reservation`, `movement` and `document`; stock may have `damaged`, `quality_hold`,
-    /// `incoming` and `reserved`. A column of JSON lines that begins with `/` is a path into the
-    /// object: `/item/sku`.
+    /// Where the values come from, each by `column`, `constant` or `file`. A column of JSON lines that
+    /// begins with `/` is a path into the object: `/item/sku`. All need `time`.
+    ///
+    /// `movements` and `stock` need `sku`, `location` and `quantity`; the former may have `kind`, `unit`,
+    /// `order`, `order_line`, `reservation`, `movement` and `document`, the latter `damaged`,
+    /// `quality_hold`, `incoming` and `reserved`.
+    ///
+    /// `settlement` needs `psp`, `payout`, `kind` and `currency`, and amounts as they change what we get:
+    /// two of `gross`, `fee` and `net`, or one where there is no fee; where a report has what it takes in
+    /// a column of its own, `gross_debit` and `net_debit`. `kind` is one of `capture`, `refund`,
+    /// `refund_reversed`, `chargeback`, `chargeback_reversed`, `fee`, `adjustment`, `reserve`, `payout`
+    /// (what leaves for the bank, less than zero) and `bank_credit` (what the bank has). `line` names the
+    /// line within its payout, else `identity` does; `reference` is the provider's name of the movement
+    /// that it settles, as events of payments have it. A payout has as many lines as its `count` says,
+    /// else as the file has of it, if it has any.
+    ///
+    /// `orders` need `channel` and `number` and may have `external` (the system's own name), `status` (as
+    /// in `ACCEPTED`) and `amount`; their `time` is that of the file, of its name or `modified`.
     pub fields: BTreeMap<FieldName, FieldSource>,
     /// How times are written, as in `strptime`: `%Y-%m-%d %H:%M:%S`. Without it, RFC 3339.
     pub time_format: Option<String>,
@@ -74,6 +89,8 @@ pub struct Settings {
     /// Lines to leave out, such as fees: those that match any of these.
     #[serde(default)]
     pub skip: Vec<Skip>,
+    /// What the system is to the `orders` that it lists: the `channel` that sold them, or the `erp`.
+    pub role: Option<Role>,
     /// What makes a line the same fact when it is read again: columns whose values name it. Without
     /// it, the file's name and the line's number; give it where a file may be delivered again.
     #[serde(default)]
@@ -94,8 +111,8 @@ impl Settings {
     /// What orders the facts.
     pub fn ordered_by(&self) -> PositionBy {
         self.position.unwrap_or(match self.content {
-            Content::Movements => PositionBy::Read,
-            Content::Stock => PositionBy::Time,
+            Content::Movements | Content::Settlement => PositionBy::Read,
+            Content::Stock | Content::Orders => PositionBy::Time,
         })
     }
 }
@@ -119,6 +136,32 @@ pub enum Content {
     Movements,
     /// What is there.
     Stock,
+    /// Lines of payouts.
+    Settlement,
+    /// Orders that a system has.
+    Orders,
+}
+
+impl Content {
+    /// As the settings write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Content::Movements => "movements",
+            Content::Stock => "stock",
+            Content::Settlement => "settlement",
+            Content::Orders => "orders",
+        }
+    }
+}
+
+/// What a system is to the orders that it lists.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// It sold them.
+    Channel,
+    /// It keeps their books.
+    Erp,
 }
 
 /// What the quantities of stock mean.
@@ -161,6 +204,91 @@ pub enum FieldName {
     QualityHold,
     Incoming,
     Reserved,
+    Psp,
+    Payout,
+    Line,
+    Reference,
+    Gross,
+    GrossDebit,
+    Fee,
+    Net,
+    NetDebit,
+    Currency,
+    ValueDate,
+    Count,
+    Channel,
+    Number,
+    External,
+    Status,
+    Amount,
+}
+
+impl FieldName {
+    /// Of which contents it is, and whether it is needed there.
+    pub fn of(self) -> (&'static [Content], bool) {
+        use Content::{Movements, Orders, Settlement, Stock};
+        use FieldName as F;
+        match self {
+            F::Time => (&[Movements, Stock, Settlement, Orders], true),
+            F::Sku | F::Location | F::Quantity => (&[Movements, Stock], true),
+            F::Kind => (&[Movements, Settlement], false),
+            F::Unit | F::Order | F::OrderLine | F::Reservation | F::Movement | F::Document => {
+                (&[Movements], false)
+            }
+            F::Damaged | F::QualityHold | F::Incoming | F::Reserved => (&[Stock], false),
+            F::Psp | F::Payout | F::Currency => (&[Settlement], true),
+            F::Line | F::Reference | F::Gross | F::GrossDebit | F::Fee | F::Net | F::NetDebit => {
+                (&[Settlement], false)
+            }
+            F::ValueDate | F::Count => (&[Settlement], false),
+            F::Channel | F::Number => (&[Orders], true),
+            F::External | F::Status | F::Amount => (&[Orders], false),
+        }
+    }
+
+    /// As the settings write it.
+    pub fn word(self) -> &'static str {
+        FieldName::WORDS
+            .iter()
+            .find(|(name, _)| *name == self)
+            .map_or("", |(_, word)| word)
+    }
+
+    /// All of them, with their words.
+    pub const WORDS: [(FieldName, &'static str); 32] = [
+        (FieldName::Sku, "sku"),
+        (FieldName::Location, "location"),
+        (FieldName::Quantity, "quantity"),
+        (FieldName::Time, "time"),
+        (FieldName::Kind, "kind"),
+        (FieldName::Unit, "unit"),
+        (FieldName::Order, "order"),
+        (FieldName::OrderLine, "order_line"),
+        (FieldName::Reservation, "reservation"),
+        (FieldName::Movement, "movement"),
+        (FieldName::Document, "document"),
+        (FieldName::Damaged, "damaged"),
+        (FieldName::QualityHold, "quality_hold"),
+        (FieldName::Incoming, "incoming"),
+        (FieldName::Reserved, "reserved"),
+        (FieldName::Psp, "psp"),
+        (FieldName::Payout, "payout"),
+        (FieldName::Line, "line"),
+        (FieldName::Reference, "reference"),
+        (FieldName::Gross, "gross"),
+        (FieldName::GrossDebit, "gross_debit"),
+        (FieldName::Fee, "fee"),
+        (FieldName::Net, "net"),
+        (FieldName::NetDebit, "net_debit"),
+        (FieldName::Currency, "currency"),
+        (FieldName::ValueDate, "value_date"),
+        (FieldName::Count, "count"),
+        (FieldName::Channel, "channel"),
+        (FieldName::Number, "number"),
+        (FieldName::External, "external"),
+        (FieldName::Status, "status"),
+        (FieldName::Amount, "amount"),
+    ];
 }
 
 /// What a line means for the stock.
@@ -198,6 +326,9 @@ pub struct Skip {
     /// Leaves out lines whose value holds no digit: codes that are no article numbers.
     #[serde(default)]
     pub without_digit: bool,
+    /// Leaves out lines whose value holds nothing that this regular expression matches.
+    #[serde(default)]
+    pub unlike: Option<Pattern>,
 }
 
 fn comma() -> char {

@@ -3,6 +3,7 @@
 use super::lines::{Form, Lines, Next, is_compressed};
 use super::map::{Mapping, Place};
 use super::settings::{Content, Format, PositionBy, Settings};
+use super::totals::Totals;
 use crate::connectors::mapping::bad;
 use crate::domain::{NAMESPACE, Timestamp};
 use crate::pipeline::{
@@ -51,6 +52,9 @@ struct Stand {
     /// What its size and time were when it was read to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ended: Option<Stamp>,
+    /// What its lines come to so far.
+    #[serde(default, skip_serializing_if = "Totals::is_nothing")]
+    totals: Totals,
 }
 
 /// The beginning of a file, by which it is known again.
@@ -179,8 +183,7 @@ impl FileSource {
     }
 
     fn may_pass_over(&self) -> bool {
-        self.settings.ordered_by() == PositionBy::Time
-            || self.settings.content == Content::Movements
+        self.settings.ordered_by() == PositionBy::Time || self.settings.content != Content::Stock
     }
 
     fn exists(&self, name: &str) -> bool {
@@ -200,10 +203,11 @@ impl FileSource {
         bytes: &mut usize,
     ) -> Result<(), Fault> {
         let lines_max = self.settings.batch_lines_max;
-        let is_full = |batch: &SourceBatch, bytes: usize| {
-            batch.records.len() + batch.rejects.len() >= lines_max || bytes >= BATCH_BYTES_MAX
+        let is_full = |batch: &SourceBatch, listed: usize, bytes: usize| {
+            let lines = batch.records.len() + batch.rejects.len() + listed;
+            lines >= lines_max || bytes >= BATCH_BYTES_MAX
         };
-        if stand.ended == Some(found.stamp) || is_full(batch, *bytes) {
+        if stand.ended == Some(found.stamp) || is_full(batch, 0, *bytes) {
             return Ok(());
         }
         let form = self.form(found, mapping);
@@ -211,8 +215,15 @@ impl FileSource {
             return Ok(());
         };
         stand.ended = None;
+        let mut listed = Vec::new();
+        let whole = Place {
+            file: &found.name,
+            generation: stand.generation,
+            line: 0,
+            modified: Timestamp(found.stamp.modified),
+        };
         let result = loop {
-            if is_full(batch, *bytes) {
+            if is_full(batch, listed.len(), *bytes) {
                 break Ok(true);
             }
             let line = open.lines.line;
@@ -252,12 +263,7 @@ impl FileSource {
                 taken = 1;
             }
             *bytes += raw.len();
-            let place = Place {
-                file: &found.name,
-                generation: stand.generation,
-                line,
-                modified: Timestamp(found.stamp.modified),
-            };
+            let place = Place { line, ..whole };
             if let Ok(Some(row)) = &mapped
                 && mapping.skips(row)
             {
@@ -269,9 +275,11 @@ impl FileSource {
             });
             match fact {
                 Ok(None) => {}
-                Ok(Some(record)) => {
-                    batch.cursor.sequence += 1;
-                    batch.records.push(record);
+                Ok(Some(fact)) => {
+                    let at = (&place, batch.cursor.sequence);
+                    let told = stand.totals.take(fact, &mut listed, mapping, at);
+                    batch.cursor.sequence += i64::from(told.is_some());
+                    batch.records.extend(told);
                 }
                 Err(fault) => batch.rejects.push(SourceReject {
                     origin: SourceOrigin {
@@ -284,6 +292,18 @@ impl FileSource {
             }
             open.lines.take(taken);
         };
+        let has_ended = stand.ended.is_some();
+        let totals = &mut stand.totals;
+        if let Err(fault) = totals.close(listed, has_ended, mapping, &whole, batch) {
+            batch.rejects.push(SourceReject {
+                origin: SourceOrigin {
+                    container: found.name.clone(),
+                    item: "its end".to_owned(),
+                },
+                raw: Bytes::new(),
+                fault,
+            });
+        }
         (stand.offset, stand.line) = (open.lines.offset, open.lines.line);
         stand.head = head(found, stand)?;
         // What was looked at beyond here may be written on: it is read anew.
@@ -324,7 +344,7 @@ impl FileSource {
             return Ok(Some(open));
         }
         let begins = digest(found, stand.head.bytes)?;
-        let is_told_anew = self.settings.content == Content::Stock && stand.ended.is_some();
+        let is_told_anew = self.settings.content != Content::Movements && stand.ended.is_some();
         if stand.offset > 0 && (begins != stand.head || is_told_anew) {
             tracing::info!(
                 source = self.instance,

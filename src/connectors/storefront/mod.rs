@@ -7,6 +7,7 @@ mod availability;
 mod catalogue;
 mod customers;
 mod deliveries;
+mod listing;
 mod order;
 mod sink;
 mod source;
@@ -41,6 +42,7 @@ pub const EMITS: &[&str] = &[
     topic::REFUND_REQUEST,
     topic::OPS_EXCEPTION,
     topic::CUSTOMER_CHANGE,
+    topic::RECON_MANIFEST,
 ];
 /// Topics that its sink reads.
 pub const ACCEPTS: &[&str] = &[
@@ -76,6 +78,9 @@ pub struct OrderSettings {
     /// Payment methods (the shop's codes) whose payments are told by a connector of the provider: the
     /// shop's view of them is not told, and refunds are not asked for here.
     pub provider_tells: Vec<String>,
+    /// Every so many hours the orders that changed since are listed, so that what one system has and
+    /// another has not is found; 0 for never.
+    pub list_hours: u32,
 }
 
 impl Default for OrderSettings {
@@ -86,6 +91,7 @@ impl Default for OrderSettings {
             refund_days: 120,
             pickup_methods: BTreeMap::new(),
             provider_tells: Vec::new(),
+            list_hours: 24,
         }
     }
 }
@@ -111,6 +117,8 @@ pub struct Terms {
     pub overlap: Duration,
     pub refund_horizon: Duration,
     pub pickup_methods: BTreeMap<String, String>,
+    /// Time from one list of its orders to the next; `None` for no lists.
+    pub list_every: Option<Duration>,
     /// What it is told of products.
     pub catalogue: CatalogueSettings,
     /// Whether it tells who its customers are.
@@ -151,6 +159,7 @@ impl Terms {
             overlap: Duration::from_secs(settings.overlap_s.into()),
             refund_horizon: day * settings.refund_days,
             pickup_methods: settings.pickup_methods.clone(),
+            list_every: (settings.list_hours > 0).then(|| day / 24 * settings.list_hours),
             catalogue: catalogue.clone(),
             customers,
             provider_tells: settings.provider_tells.clone(),

@@ -5,7 +5,7 @@
 
 use super::deliveries::Announced;
 use super::window::Window;
-use super::{Head, List, ReadOrder, Storefront, Way, customers, order};
+use super::{Head, List, ReadOrder, Storefront, Way, customers, listing, order};
 use crate::connectors::webhook::Ingress;
 use crate::domain::Timestamp;
 use crate::pipeline::{
@@ -120,6 +120,29 @@ impl<S: Storefront> StorefrontSource<S> {
         Ok(())
     }
 
+    /// The next part of the list of orders, if one is due.
+    async fn list(&self, cursor: Option<&Cursor>) -> Result<SourceBatch, Fault> {
+        let now = SystemClock.now();
+        let mut bookmark = match cursor {
+            None => listing::Bookmark::new(now),
+            Some(cursor) => self.bookmark(cursor)?,
+        };
+        let mut batch = SourceBatch::default();
+        listing::read(self.shop.as_ref(), &mut bookmark, now, &mut batch).await?;
+        batch.cursor = place(&bookmark, cursor)?;
+        Ok(batch)
+    }
+
+    fn bookmark<B: serde::de::DeserializeOwned>(&self, cursor: &Cursor) -> Result<B, Fault> {
+        B::deserialize(&cursor.bookmark).map_err(|e| {
+            let message = format!(
+                "the bookmark of {} cannot be read: it was written by another kind of connector or a later version; give the connector another name to read from the beginning",
+                self.shop.terms().instance
+            );
+            Fault::halt(Stage::Read, Code::Configuration, message).caused_by(e)
+        })
+    }
+
     /// Whether webhooks announce what this list shows.
     fn is_announced(&self, list: &List) -> bool {
         self.shop
@@ -221,6 +244,17 @@ impl<S: Storefront> StorefrontSource<S> {
     }
 }
 
+/// Where reading goes on after a poll from `cursor`.
+fn place(bookmark: &impl Serialize, cursor: Option<&Cursor>) -> Result<Cursor, Fault> {
+    let bookmark = serde_json::to_value(bookmark).map_err(|e| {
+        Fault::halt(Stage::Read, Code::Bug, "a bookmark cannot be written").caused_by(e)
+    })?;
+    Ok(Cursor {
+        bookmark,
+        sequence: cursor.map_or(1, |c| c.sequence),
+    })
+}
+
 fn reject(list: &List, read: &ReadOrder, fault: &Fault) -> SourceReject {
     SourceReject {
         origin: SourceOrigin {
@@ -237,7 +271,9 @@ impl<S: Storefront> Source for StorefrontSource<S> {
     fn shards(&self) -> Vec<String> {
         let lists = self.shop.lists().iter().map(|l| l.name);
         let customers = self.shop.terms().customers.then_some(customers::LIST);
-        lists.chain(customers).map(str::to_owned).collect()
+        let listing = self.shop.terms().list_every.map(|_| listing::LISTING);
+        let all = lists.chain(customers).chain(listing);
+        all.map(str::to_owned).collect()
     }
 
     fn open(&mut self, inbox: Arc<dyn Inbox>) -> Result<(), Fault> {
@@ -256,20 +292,17 @@ impl<S: Storefront> Source for StorefrontSource<S> {
 
     async fn poll(&mut self, shard: &str, cursor: Option<&Cursor>) -> Result<SourceBatch, Fault> {
         let shop = self.shop.clone();
+        if shard == listing::LISTING {
+            return self.list(cursor).await;
+        }
         let list = shop.lists().iter().find(|l| l.name == shard);
         if list.is_none() && (shard != customers::LIST || !shop.terms().customers) {
             let message = format!("a storefront has no part {shard}");
             return Err(Fault::halt(Stage::Read, Code::Bug, message));
         }
-        let mut bookmark = match cursor {
+        let mut bookmark: Bookmark = match cursor {
             None => Bookmark::default(),
-            Some(cursor) => Bookmark::deserialize(&cursor.bookmark).map_err(|e| {
-                let message = format!(
-                    "the bookmark of {} cannot be read: it was written by another kind of connector or a later version; give the connector another name to read from the beginning",
-                    shop.terms().instance
-                );
-                Fault::halt(Stage::Read, Code::Configuration, message).caused_by(e)
-            })?,
+            Some(cursor) => self.bookmark(cursor)?,
         };
         let mut batch = SourceBatch::default();
         if let Some(list) = list {
@@ -291,12 +324,7 @@ impl<S: Storefront> Source for StorefrontSource<S> {
         } else {
             self.read_customers(&mut bookmark, &mut batch).await?;
         }
-        batch.cursor = Cursor {
-            bookmark: serde_json::to_value(&bookmark).map_err(|e| {
-                Fault::halt(Stage::Read, Code::Bug, "a bookmark cannot be written").caused_by(e)
-            })?,
-            sequence: cursor.map_or(1, |c| c.sequence),
-        };
+        batch.cursor = place(&bookmark, cursor)?;
         Ok(batch)
     }
 }

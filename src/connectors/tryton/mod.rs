@@ -3,10 +3,10 @@
 //! invoices. Its sink makes orders into sales, and takes what happened to them elsewhere.
 //!
 //! `client` talks JSON-RPC. Reading: `moves`, `map`, `documents` and `invoices` turn rows into events, `tree` says
-//! what a location is, `stock` and `objects` follow the tables with what ERPs share in `connectors/erp`,
+//! what a location is, `stock` and `objects` follow the tables with what ERPs share in `connectors/erp`, `listing` lists the orders,
 //! `source` puts them behind [`Source`]. Writing: `sales` takes orders, `lines`
 //! are their lines, `references` what their names are here, `dispatches`, `give_back` and `money` take
-//! shipments, returns and payments, `corrections` sets stock right, `customers` says
+//! shipments, returns and payments, `corrections` sets stock right, `duplicates` cancels a sale that is there twice, `customers` says
 //! who parties are, `sink` puts them behind [`Sink`]. `fake` is the stand-in.
 //!
 //! Facts about the API are of Tryton 8.2, each seen against a running server:
@@ -35,10 +35,12 @@ mod corrections;
 mod customers;
 mod dispatches;
 mod documents;
+mod duplicates;
 mod fake;
 mod give_back;
 mod invoices;
 mod lines;
+mod listing;
 mod map;
 mod money;
 mod moves;
@@ -86,6 +88,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
         topic::RETURN_EVENT,
         topic::INVOICE_EVENT,
         topic::REFUND_REQUEST,
+        topic::RECON_MANIFEST,
     ],
     inbox: false,
     accepts: &[

@@ -23,8 +23,8 @@ pub(super) const CANCELLED: &str = "Cancelled in its channel";
 /// Times that a step is tried anew because somebody else wrote the sale.
 const CONFLICTS_MAX: usize = 4;
 /// Steps from a draft to what is wanted, with some to spare.
-const STEPS_MAX: usize = 8;
-const FIELDS: &[&str] = &[
+pub(super) const STEPS_MAX: usize = 8;
+pub(super) const FIELDS: &[&str] = &[
     "state",
     "number",
     "total_amount",
@@ -329,7 +329,10 @@ pub(super) async fn cancel(client: &Client, event: &OrderEvent) -> Result<Ack, F
                     .change(SALE, "draft", vec![id], stamp(SALE, &sale))
                     .await?
             }
-            _ => return stop_shipments(client, event, &sale, &who).await,
+            _ => {
+                let changed = stop_shipments(client, &sale, &who).await?;
+                return Ok(ack(event, &sale, changed));
+            }
         };
         match made {
             Change::Done(_) | Change::Conflict => {}
@@ -362,13 +365,12 @@ async fn sold(client: &Client, sale: &Row) -> Result<BTreeMap<String, Decimal>, 
 }
 
 /// Cancels the shipments and drafts of invoices of a sale that is being processed. What remains open
-/// in Tryton is for its people to close: it asks them whether to ship and to invoice again.
-async fn stop_shipments(
-    client: &Client,
-    event: &OrderEvent,
-    sale: &Row,
-    who: &str,
-) -> Result<Ack, Fault> {
+/// in Tryton is for its people to close: it asks them whether to ship and to invoice again. Tells whether
+/// there was something to cancel.
+///
+/// # Errors
+/// As the calls; a reject when some of it is out already.
+pub(super) async fn stop_shipments(client: &Client, sale: &Row, who: &str) -> Result<bool, Fault> {
     let mut changed = false;
     for (model, field, over) in [
         ("stock.shipment.out", "shipments", &["shipped", "done"][..]),
@@ -409,7 +411,7 @@ async fn stop_shipments(
             }
         }
     }
-    Ok(ack(event, sale, changed))
+    Ok(changed)
 }
 
 /// The order itself has not come yet, or is not in the ERP for another reason.

@@ -73,6 +73,10 @@ pub struct Settings {
     /// Where the money is booked that a provider took or gave back. Without it, it is not booked here.
     #[serde(default)]
     pub payments: Option<PaymentSettings>,
+    /// Every so many hours the orders of `channels` that changed since are listed, so that what one system
+    /// has and another has not is found; 0 for never.
+    #[serde(default = "list_hours")]
+    pub list_hours: u32,
     /// For how many seconds after its start a transaction of the ERP may still bring rows: longer
     /// than the longest one, such as the count of a whole warehouse.
     #[serde(default = "overlap_s")]
@@ -118,6 +122,9 @@ pub struct PaymentSettings {
 
 fn yes() -> bool {
     true
+}
+fn list_hours() -> u32 {
+    24
 }
 fn overlap_s() -> u32 {
     600

@@ -2,9 +2,9 @@
 
 use super::CAPABILITIES;
 use super::client::Client;
-use super::{corrections, customers, dispatches, give_back, money, sales};
+use super::{corrections, customers, dispatches, duplicates, give_back, money, sales};
 use crate::connectors::erp::{reject, wants_order};
-use crate::contract::event::{Event, OrderEvent, OrderEventType};
+use crate::contract::event::{CorrectionKind, Event, OrderEvent, OrderEventType};
 use crate::pipeline::{Ack, Capabilities, Code, Delivery, Fault, Inbound, Sink, Stage, Vault};
 use std::sync::Arc;
 
@@ -36,6 +36,9 @@ impl TrytonSink {
                 Some(settings) => money::refund(&self.client, settings, event).await,
                 None => Err(no_use(&delivery.inbound.event)),
             },
+            Event::Correction(event) if event.kind == CorrectionKind::CancelDuplicate => {
+                duplicates::take(&self.client, event).await
+            }
             Event::Correction(event) => corrections::take(&self.client, event).await,
             Event::CustomerChanged(event) => match &self.vault {
                 Some(vault) => customers::take(&self.client, vault.as_ref(), event, delivery).await,
@@ -95,7 +98,10 @@ impl Sink for TrytonSink {
             Event::PaymentEvent(event) => books_money && money::wants_payment(event),
             Event::RefundEvent(event) => books_money && money::wants_refund(event),
             Event::CustomerChanged(event) => customers::channel(&self.client, event).is_some(),
-            Event::Correction(event) => corrections::wants(&self.client, &self.instance, event),
+            Event::Correction(event) => {
+                corrections::wants(&self.client, &self.instance, event)
+                    || duplicates::wants(&self.client, &self.instance, event)
+            }
             _ => false,
         }
     }

@@ -1,10 +1,12 @@
 //! The parts of Tryton that are read independently.
 
 use super::client::Client;
+use super::listing::Sales;
 use super::objects::{KeptObjects, Kind};
 use super::stock::TrytonMoves;
-use crate::connectors::erp::{ErpSource, Objects, Part, Stock};
+use crate::connectors::erp::{ErpSource, Listing, Objects, Part, Stock};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Polls that are passed over while nothing changes, for each that is made.
 const fn rest(kind: Kind) -> u32 {
@@ -24,5 +26,17 @@ pub(super) fn open(instance: &str, client: &Arc<Client>) -> ErpSource<TrytonMove
         Part::new(kind.shard(), rest(kind), Objects::new(instance, objects))
     });
     let moves = TrytonMoves::new(instance, client.clone());
-    ErpSource::new(Stock::new(instance, moves), parts.collect())
+    let source = ErpSource::new(Stock::new(instance, moves), parts.collect());
+    source.listing(listing(instance, client))
+}
+
+fn listing(instance: &str, client: &Arc<Client>) -> Option<Listing> {
+    let settings = &client.settings;
+    let wanted = settings.list_hours > 0 && !settings.channels.is_empty();
+    wanted.then(|| Listing {
+        instance: instance.to_owned(),
+        every: Duration::from_secs(3_600) * settings.list_hours,
+        lag: Duration::from_micros(settings.overlap_us().unsigned_abs()),
+        orders: Box::new(Sales(client.clone())),
+    })
 }

@@ -324,7 +324,7 @@ pub(super) fn payouts(books: &Books) -> Judged {
             continue;
         }
         let (net, count) = sums.get(payout).copied().unwrap_or_default();
-        if event.control_net != Some(net) || event.control_count != Some(count) {
+        if event.control_net != Some(net) || event.control_count.is_some_and(|c| c != count) {
             return Err(format!(
                 "payout {payout}: {count} lines make {net}, its control row says {:?} in {:?}: {origin}",
                 event.control_net, event.control_count

@@ -22,8 +22,8 @@ use std::time::Duration;
 /// What the provider says about a payout as a whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Control {
-    /// How many lines it has.
-    pub count: i64,
+    /// How many lines it has, where the provider counts them.
+    pub count: Option<i64>,
     /// What they sum to.
     pub net: Money,
 }
@@ -265,22 +265,27 @@ impl Payout {
     fn beside(&self, control: &Control, over: bool) -> Option<Finding> {
         let currency = control.net.currency();
         let count: i64 = self.lines.values().map(|sum| sum.count).sum();
-        if !over && count < control.count {
-            return None;
-        }
         let net = self.lines.get(&currency).copied().unwrap_or_default().net;
         let lines = Money::new(net, currency).ok()?;
+        let is_whole = match control.count {
+            Some(all) => all <= count,
+            None => lines == control.net,
+        };
+        if !over && !is_whole {
+            return None;
+        }
         let others: Vec<String> = self
             .lines
             .keys()
             .filter(|other| **other != currency)
             .map(ToString::to_string)
             .collect();
-        let actual = match rules::check_payout(count, lines, control.count, control.net) {
-            Ok(()) if others.is_empty() => return None,
-            Ok(()) => format!("lines are in {} too", others.join(", ")),
-            Err(broken) => broken.to_string(),
-        };
+        let actual =
+            match rules::check_payout(count, lines, control.count.unwrap_or(count), control.net) {
+                Ok(()) if others.is_empty() => return None,
+                Ok(()) => format!("lines are in {} too", others.join(", ")),
+                Err(broken) => broken.to_string(),
+            };
         let short = lines.minus(control.net).ok();
         Some(mismatch("lines", control.net, actual, short))
     }

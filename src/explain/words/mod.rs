@@ -6,7 +6,8 @@ mod stock;
 pub(super) use stock::policy;
 
 use crate::contract::event::{BusinessException, Event, Money, SinkReceipt};
-use crate::domain::Timestamp;
+use crate::domain::money::{Currency, Money as Amount};
+use crate::domain::{Decimal, Timestamp};
 
 /// What an event says.
 pub(super) fn of(event: &Event) -> String {
@@ -21,11 +22,11 @@ pub(super) fn of(event: &Event) -> String {
         Event::ChannelLevel(e) if !e.active => {
             format!("no longer offered to {}", e.channel_id)
         }
-        Event::ChannelLevel(e) => format!("{} offered to {}", e.ats, e.channel_id),
+        Event::ChannelLevel(e) => format!("{} offered to {}", units(e.ats), e.channel_id),
         Event::AvailabilityChanged(e) => {
             let before = e.previous_ats.map(|p| format!(", before {p}"));
             let before = before.unwrap_or_default();
-            format!("published for {}: {}{before}", e.channel_id, e.ats)
+            format!("published for {}: {}{before}", e.channel_id, units(e.ats))
         }
         Event::OrderEvent(e) => order::order(e),
         Event::OrderState(e) => order::state(e),
@@ -79,7 +80,22 @@ pub(super) fn time(at: Timestamp) -> String {
 
 /// An amount with its currency.
 pub(super) fn money(money: &Money) -> String {
-    format!("{} {}", money.amount, money.currency)
+    amount(money.amount, &money.currency)
+}
+
+/// An amount with all places of its currency, as in `27.90 GBP`; as it came where it has more of them.
+pub(super) fn amount(amount: Decimal, currency: &str) -> String {
+    let known = Currency::parse(currency).ok();
+    let exact = known.and_then(|c| Amount::new(amount, c).ok());
+    exact.map_or_else(|| format!("{amount} {currency}"), |m| m.to_string())
+}
+
+/// A quantity of goods.
+pub(super) fn units(quantity: Decimal) -> String {
+    match quantity == Decimal::ONE {
+        true => "1 unit".to_owned(),
+        false => format!("{quantity} units"),
+    }
 }
 
 /// `, name value` where there is a value.

@@ -1,6 +1,6 @@
 //! What is said of orders, their goods and their money.
 
-use super::{money, named, time};
+use super::{amount, money, named, time, units};
 use crate::books::account_name;
 use crate::contract::event::{
     InvoiceEvent, LedgerEntry, LedgerPosting, LedgerSide, OrderEvent, OrderEventType, OrderState,
@@ -27,16 +27,18 @@ pub(super) fn order(e: &OrderEvent) -> String {
     if let Some(o) = &e.order {
         let _ = write!(
             words,
-            ": {} of {}, {} lines, {} {}",
+            ": {} of {}, {}, {}",
             o.channel_order_id,
             o.channel_id,
-            o.lines.len(),
-            o.grand_total,
-            o.currency
+            match o.lines.len() {
+                1 => "1 line".to_owned(),
+                lines => format!("{lines} lines"),
+            },
+            amount(o.grand_total, &o.currency)
         );
     }
     for line in &e.affected {
-        let _ = write!(words, ", {} of line {}", line.qty, line.line_id);
+        let _ = write!(words, ", {} of line {}", units(line.qty), line.line_id);
     }
     words
         + &named("ERP order", e.erp_order_id.as_ref())
@@ -49,14 +51,14 @@ pub(super) fn state(e: &OrderState) -> String {
     if e.closed {
         words.push_str(", closed");
     }
-    for (what, amount) in [
+    for (what, sum) in [
         ("captured", e.captured),
         ("refunded", e.refunded),
         ("invoiced", e.invoiced),
         ("credited", e.credited),
     ] {
-        if !amount.is_zero() {
-            let _ = write!(words, ", {what} {amount} {}", e.currency);
+        if !sum.is_zero() {
+            let _ = write!(words, ", {what} {}", amount(sum, &e.currency));
         }
     }
     for case in &e.open_exceptions {
@@ -79,24 +81,29 @@ pub(super) fn payment(e: &PaymentEvent) -> String {
         PaymentKind::RefundReversed => "refund came back",
         PaymentKind::Unknown => "moved in an unknown way",
     };
-    let amount = money(&e.amount);
-    format!("{amount} {what} at {} ({})", e.psp, e.psp_reference)
+    let sum = money(&e.amount);
+    format!("{sum} {what} at {} ({})", e.psp, e.psp_reference)
 }
 
 pub(super) fn reservation(e: &ReservationEvent) -> String {
     let mut words = format!(
-        "claim {}: {} of {} at {} for line {}, held {}",
-        e.status, e.qty_requested, e.sku, e.location_id, e.order_line_id, e.qty_held
+        "claim {}: {} of {} at {} asked for by line {}, {}",
+        e.status,
+        units(e.qty_requested),
+        e.sku,
+        e.location_id,
+        e.order_line_id,
+        held(e.qty_held, e.qty_requested)
     );
     for (what, quantity) in [
         ("consumed", e.qty_consumed),
         ("on backorder", e.qty_backordered),
     ] {
         if quantity.is_positive() {
-            let _ = write!(words, ", {quantity} {what}");
+            let _ = write!(words, ", {} {what}", units(quantity));
         }
     }
-    let _ = write!(words, "; available before {}", e.ats_before);
+    let _ = write!(words, "; {} available before", units(e.ats_before));
     let until = e.expires_at.map(time);
     words + &named("until", until.as_ref()) + &named("because", e.reason.as_ref())
 }
@@ -156,17 +163,17 @@ pub(super) fn refund_request(e: &RefundRequest) -> String {
         true => "says that it has refunded",
         false => "asks to refund",
     };
-    let amount = money(&e.amount);
     format!(
-        "{} {what} {amount}{}",
+        "{} {what} {}{}",
         e.requested_by,
-        allocations(&e.allocations)
+        money(&e.amount),
+        allocations(&e.allocations, &e.amount.currency)
     ) + &named("for return", e.return_id.as_ref())
         + &named("because", e.reason.as_ref())
 }
 
 pub(super) fn refund(e: &RefundEvent) -> String {
-    let amount = money(&e.amount);
+    let sum = money(&e.amount);
     let elsewhere = match e.issued_elsewhere {
         true => ", issued elsewhere",
         false => "",
@@ -175,9 +182,9 @@ pub(super) fn refund(e: &RefundEvent) -> String {
         0 | 1 => String::new(),
         attempt => format!(", attempt {attempt}"),
     };
-    let what = allocations(&e.allocations);
+    let what = allocations(&e.allocations, &e.amount.currency);
     format!(
-        "refund {} of {amount}: {}{what}{elsewhere}{attempt}",
+        "refund {} of {sum}: {}{what}{elsewhere}{attempt}",
         e.refund_id, e.status
     ) + &named("at", e.psp.as_ref())
         + &named("because", e.reason.as_ref())
@@ -186,23 +193,37 @@ pub(super) fn refund(e: &RefundEvent) -> String {
 pub(super) fn invoice(e: &InvoiceEvent) -> String {
     let (net, currency) = (e.net.amount, &e.net.currency);
     format!(
-        "{} {} {}: {} {currency} (net {net}, tax {})",
-        e.kind, e.invoice_id, e.status, e.gross, e.tax
+        "{} {} {}: {} (net {}, tax {})",
+        e.kind,
+        e.invoice_id,
+        e.status,
+        amount(e.gross, currency),
+        amount(net, currency),
+        amount(e.tax, currency)
     ) + &named("for", e.original_invoice_id.as_ref())
         + &named("return", e.return_id.as_ref())
 }
 
 pub(super) fn settlement(e: &SettlementEvent) -> String {
+    let sum = |part| amount(part, &e.currency);
     format!(
-        "{} in payout {} of {}, line {}: gross {}, fee {}, net {} {}",
-        e.kind, e.payout_id, e.psp, e.line_id, e.gross, e.fee, e.net, e.currency
+        "{} in payout {} of {}, line {}: gross {}, fee {}, net {}",
+        e.kind,
+        e.payout_id,
+        e.psp,
+        e.line_id,
+        sum(e.gross),
+        sum(e.fee),
+        sum(e.net)
     )
 }
 
 pub(super) fn posting(e: &LedgerPosting) -> String {
     let side = |wanted: LedgerSide| {
         let of_side = e.entries.iter().filter(|entry| entry.side == wanted);
-        let entry = |entry: &LedgerEntry| format!("{} {}", account(entry), entry.amount);
+        let entry = |entry: &LedgerEntry| {
+            format!("{} {}", account(entry), amount(entry.amount, &e.currency))
+        };
         of_side.map(entry).collect::<Vec<_>>().join(" + ")
     };
     let correction = match e.sequence {
@@ -210,11 +231,10 @@ pub(super) fn posting(e: &LedgerPosting) -> String {
         _ => ", a correction",
     };
     format!(
-        "booked {}: {} to {} {}{correction}",
+        "booked {}: {} to {}{correction}",
         e.reason,
         side(LedgerSide::Debit),
-        side(LedgerSide::Credit),
-        e.currency
+        side(LedgerSide::Credit)
     ) + &named("in payout", e.payout_id.as_ref())
 }
 
@@ -222,13 +242,22 @@ fn account(entry: &LedgerEntry) -> &'static str {
     account_name(entry.account)
 }
 
-fn allocations(allocations: &[RefundAllocation]) -> String {
+fn allocations(allocations: &[RefundAllocation], currency: &str) -> String {
     let mut words = String::new();
     for a in allocations {
-        let _ = write!(words, "; {} {}", a.net + a.tax, a.r#type);
+        let _ = write!(words, "; {} {}", amount(a.net + a.tax, currency), a.r#type);
         words += &named("line", a.order_line_id.as_ref()).replacen(',', "", 1);
     }
     words
+}
+
+/// How much of a claim is held.
+pub(super) fn held(held: Decimal, asked: Decimal) -> String {
+    match (held.is_zero(), held == asked) {
+        (true, _) => "none held".to_owned(),
+        (_, true) => "all held".to_owned(),
+        _ => format!("{} held", units(held)),
+    }
 }
 
 /// Those that are not zero, each with its name.

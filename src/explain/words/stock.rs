@@ -1,6 +1,7 @@
 //! Facts, claims and levels of stock.
 
-use super::time;
+use super::order::held;
+use super::{time, units};
 use crate::contract::event::{
     ReservationCommand, ReservationDecision, StockChanged, StockLevel, StockPolicy, StockReason,
     StockSnapshot,
@@ -25,11 +26,12 @@ pub(super) fn movement(e: &StockChanged) -> String {
         StockReason::Unknown => "moved",
     };
     let (from, to) = (e.from_state.symbol(), e.to_state.symbol());
-    let unit = match e.uom.is_empty() {
-        true => String::new(),
-        false => format!(" {}", e.uom),
+    // UN/ECE Rec 20: EA is each, C62 one.
+    let quantity = match &*e.uom {
+        "" | "EA" | "C62" => units(e.qty),
+        unit => format!("{} {unit}", e.qty),
     };
-    let mut words = format!("{}{unit} {what} ({from} to {to})", e.qty);
+    let mut words = format!("{quantity} {what} ({from} to {to})");
     for (name, value) in [
         ("order", &e.order_id),
         ("return", &e.return_id),
@@ -46,7 +48,7 @@ pub(super) fn snapshot(e: &StockSnapshot) -> String {
     format!(
         "snapshot {}: {} sellable ({}) as of {}:{}",
         e.snapshot_id,
-        e.sellable,
+        units(e.sellable),
         e.basis.symbol(),
         e.as_of_epoch,
         e.as_of_position
@@ -55,21 +57,21 @@ pub(super) fn snapshot(e: &StockSnapshot) -> String {
 
 /// What a policy lays down.
 pub(in crate::explain) fn policy(e: &StockPolicy) -> String {
-    let mut words = format!("safety stock {}", e.safety_stock);
+    let mut words = format!("safety stock {}", units(e.safety_stock));
     for a in &e.allocations {
         if let Some(quantity) = a.hard_qty {
-            let _ = write!(words, ", {quantity} kept for {}", a.channel_id);
+            let _ = write!(words, ", {} kept for {}", units(quantity), a.channel_id);
         }
         if let Some(share) = a.share_pct {
             let _ = write!(words, ", at most {share} % for {}", a.channel_id);
         }
         if let Some(buffer) = a.buffer {
-            let _ = write!(words, ", buffer {buffer} for {}", a.channel_id);
+            let _ = write!(words, ", buffer of {} for {}", units(buffer), a.channel_id);
         }
     }
     let _ = write!(words, ", oversell {}", e.oversell.symbol());
     if let Some(limit) = e.backorder_limit {
-        let _ = write!(words, " to {limit}");
+        let _ = write!(words, " to {}", units(limit));
     }
     words
 }
@@ -80,7 +82,7 @@ pub(super) fn command(e: &ReservationCommand) -> String {
         "{} asks to {} {} ({}) for order {}{}",
         e.channel_id,
         e.action.symbol(),
-        e.qty,
+        units(e.qty),
         e.mode.symbol(),
         e.order_id,
         until.unwrap_or_default()
@@ -89,16 +91,16 @@ pub(super) fn command(e: &ReservationCommand) -> String {
 
 pub(super) fn decision(e: &ReservationDecision) -> String {
     let mut words = format!(
-        "decision {}: {} for order {}, {} of {} granted; available before {}",
+        "decision {}: {} for order {}, {} asked for, {}; {} available before",
         e.ledger_sequence,
         e.status.symbol(),
         e.order_id,
-        e.qty_held,
-        e.qty_requested,
-        e.ats_before
+        units(e.qty_requested),
+        held(e.qty_held, e.qty_requested),
+        units(e.ats_before)
     );
     if e.qty_backordered.is_positive() {
-        let _ = write!(words, ", {} on backorder", e.qty_backordered);
+        let _ = write!(words, ", {} on backorder", units(e.qty_backordered));
     }
     words
 }
@@ -111,7 +113,10 @@ pub(super) fn level(e: &StockLevel) -> String {
         .collect();
     let mut words = format!(
         "level {}: {} sellable, {} claimed, {} available",
-        e.level_version, e.sellable, e.reserved, e.ats
+        e.level_version,
+        units(e.sellable),
+        e.reserved,
+        e.ats
     );
     if !channels.is_empty() {
         let _ = write!(words, " ({})", channels.join(", "));

@@ -122,10 +122,11 @@ pub(crate) fn settled(e: &SettlementEvent) -> Result<Settled, Fault> {
     let kind = match e.kind {
         SettlementKind::Unknown => return Err(unknown("kind")),
         SettlementKind::PayoutControl => {
-            let (Some(count), Some(net)) = (e.control_count, e.control_net) else {
-                return Err(quality("a control row needs controlCount and controlNet"));
+            let Some(net) = e.control_net else {
+                return Err(quality("a control row needs controlNet"));
             };
             let net = money("controlNet", net, &e.currency)?;
+            let count = e.control_count;
             return Ok(Settled::Control(Control { count, net }));
         }
         SettlementKind::BankCredit => {

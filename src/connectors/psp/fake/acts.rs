@@ -13,11 +13,12 @@
 //! | `{"fee": MINOR}` | the provider charges for something |
 //! | `{"payout": "eur", "reconciled": true}`, `{"reconcile": PAYOUT}` | a payout |
 //! | `{"arrive": PAYOUT}` | the bank has it |
+//! | `{"report": "lines"}` or `"payouts"` or `"statement"` | the provider's reports or the bank's statement, as CSV |
 //! | `{"live": true}` | from now on time is the machine's; before, it is some weeks ago, a second each act |
 //! | `{"webhooks": URL, "shuffle": SEED, "repeat": TIMES, "lose": SHARE}` | events that were not sent yet are sent |
 
 use super::store::{Refused, Store};
-use super::{Api, SECRET};
+use super::{Api, SECRET, reports};
 use crate::connectors::fake::FakeServer;
 use crate::connectors::webhook::sign;
 use crate::pipeline::{Clock, SystemClock};
@@ -80,6 +81,14 @@ fn apply(store: &mut Store, action: &Value) -> Result<Value, Refused> {
     }
     if let Some(payout) = text("arrive") {
         return store.arrive(payout);
+    }
+    if let Some(report) = text("report") {
+        let csv = match report {
+            "lines" => reports::lines(store),
+            "payouts" => reports::payouts(store),
+            _ => reports::statement(store),
+        };
+        return Ok(csv.into());
     }
     if let Some(is_live) = action["live"].as_bool() {
         store.is_live = is_live;

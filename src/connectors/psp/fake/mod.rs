@@ -7,6 +7,7 @@
 //! sent as signed webhooks when an act says so: late, shuffled, repeated or not at all.
 
 mod acts;
+mod reports;
 mod store;
 
 use crate::connectors::fake::{FakeAnswer, FakeApi, FakeRequest, FakeServer};

@@ -477,12 +477,12 @@ impl Store {
 }
 
 /// An amount as people write it.
-fn shown(minor: i64, currency: &Value) -> String {
+pub fn shown(minor: i64, currency: &Value) -> String {
     let money = money(minor, currency.as_str().unwrap_or_default());
     money.map_or_else(|_| minor.to_string(), |m| m.amount.to_string())
 }
 
-fn upper(currency: &Value) -> String {
+pub fn upper(currency: &Value) -> String {
     currency.as_str().unwrap_or_default().to_ascii_uppercase()
 }
 
