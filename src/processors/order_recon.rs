@@ -100,6 +100,7 @@ fn known(e: &OrderState) -> Result<KnownOrder, Fault> {
         closed: e.closed,
         total: total.map_err(|cause| quality(format!("grandTotal: {cause}")))?,
         lines: e.lines.len() as u32,
+        is_reduced: e.lines.iter().any(|l| l.cancelled.is_positive()),
         changed_at: e.meta.occurred_at,
         erp_orders: e.erp_order_ids.clone(),
         channel: e.channel_id.clone(),

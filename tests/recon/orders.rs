@@ -27,6 +27,15 @@ fn state(version: i64, status: OrderStatus, erp: &[&str], seconds: i64) -> Event
     .into()
 }
 
+/// One unit of the first line was cancelled.
+fn reduced(state: Event) -> Event {
+    let Event::OrderState(mut e) = state else {
+        unreachable!()
+    };
+    e.lines[0].cancelled = units(1);
+    e.into()
+}
+
 fn entry(role: SystemRole, external: &str, status: &str, amount: Decimal, until: i64) -> Event {
     let source = match role {
         SystemRole::Erp => "erp/main",
@@ -145,6 +154,27 @@ fn worlds() -> Vec<World> {
                 (
                     HOUR,
                     entry(SystemRole::Erp, "S1", "ACCEPTED", units(49), HOUR),
+                ),
+            ],
+        ),
+        // Some systems take what was cancelled off their total; nobody may add to it.
+        (
+            &[],
+            vec![
+                (0, reduced(state(1, Accepted, &["S1"], 0))),
+                (
+                    HOUR,
+                    entry(SystemRole::Erp, "S1", "ACCEPTED", units(30), HOUR),
+                ),
+            ],
+        ),
+        (
+            &["TOTAL_MISMATCH"],
+            vec![
+                (0, reduced(state(1, Accepted, &["S1"], 0))),
+                (
+                    HOUR,
+                    entry(SystemRole::Erp, "S1", "ACCEPTED", units(51), HOUR),
                 ),
             ],
         ),

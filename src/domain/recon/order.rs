@@ -55,6 +55,8 @@ pub struct KnownOrder {
     pub total: Money,
     /// Its lines: each may differ by a minor unit.
     pub lines: u32,
+    /// Whether some of it was cancelled: then some systems take that off their total, and others do not.
+    pub is_reduced: bool,
     /// When the newest fact in it happened.
     pub changed_at: Timestamp,
     /// The ERP's names for it, from acceptances.
@@ -70,6 +72,7 @@ stored!(KnownOrder {
     closed,
     total,
     lines,
+    is_reduced,
     changed_at,
     erp_orders,
     channel,
@@ -354,7 +357,8 @@ fn total(order: &KnownOrder, entry: &Entry, name: &Text) -> Option<Finding> {
     let tolerance =
         Decimal::from_units(currency.minor_unit().units() * i64::from(order.lines.max(1)));
     let delta = amount - order.total.amount();
-    if Decimal::from_units(delta.units().abs()) <= tolerance {
+    let is_less = delta.is_negative() && !amount.is_negative();
+    if Decimal::from_units(delta.units().abs()) <= tolerance || (order.is_reduced && is_less) {
         return None;
     }
     Some(Finding {
