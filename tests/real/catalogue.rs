@@ -8,7 +8,7 @@ use crossdock::contract::event::{
 };
 use crossdock::contract::topic;
 use crossdock::domain::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 
 const AT: Timestamp = Timestamp(1_790_000_000_000_000);
 
