@@ -81,7 +81,7 @@ fn an_order_is_told_with_its_claims_its_money_and_its_payout() {
     assert_eq!((&*now.channel, &*now.channel_order), ("web", "1"));
     assert_eq!(now.money["captured"], Decimal::from(20));
     assert!(
-        answer.claims[0].starts_with("CONFIRMED 2 of A at dc"),
+        answer.claims[0].starts_with("CONFIRMED 2 units of A at dc"),
         "{:?}",
         answer.claims
     );
