@@ -57,7 +57,9 @@ impl From<LogError> for Fault {
     fn from(error: LogError) -> Self {
         let (halt, code) = match &error {
             LogError::Unauthorised { .. } => (true, Code::Unauthorised),
-            LogError::UnknownTopic { .. } => (true, Code::Configuration),
+            // A broker that has just come back may not know its topics yet; one that is missing is made by
+            // somebody, and looked for until then.
+            LogError::UnknownTopic { .. } => (false, Code::Configuration),
             LogError::Replaced(_) => (true, Code::NameTaken),
             // What is sent has been held against topics.yaml: the topic itself takes less.
             LogError::Oversize { .. } => (true, Code::Oversize),
@@ -531,5 +533,25 @@ fn class_of(code: Code) -> ErrorClass {
         | Code::Log
         | Code::NameTaken
         | Code::Bug => ErrorClass::Bug,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::Verdict;
+
+    /// A broker that was killed and came back said of the topics that it leads that it did not know
+    /// them: tasks halted for half a minute and asked for somebody to create topics that were there.
+    #[test]
+    fn a_topic_that_a_broker_does_not_know_is_asked_for_again_and_named() {
+        let topic = "retail.stock.change.v1".to_owned();
+        let fault = Fault::from(LogError::UnknownTopic { topic });
+        assert!(matches!(fault.verdict, Verdict::Retry { .. }), "{fault}");
+        let words = fault.to_string();
+        assert!(
+            words.contains("retail.stock.change.v1") && words.contains("topics apply"),
+            "{words}"
+        );
     }
 }

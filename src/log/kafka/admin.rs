@@ -174,6 +174,20 @@ impl KafkaAdmin {
         }
     }
 
+    /// Asks the leaders of a topic. A broker that has just come back says for a moment that it knows none of
+    /// its topics, and the client believes that for minutes: unless it is made to ask for the topic itself.
+    fn ask_about<T>(
+        &self,
+        topic: &str,
+        ask: impl Fn() -> Result<T, KafkaError>,
+    ) -> Result<T, LogError> {
+        let asked = || ask().map_err(|e| self.error(Some(topic), &e));
+        match asked() {
+            Err(LogError::UnknownTopic { .. }) if self.partitions(topic)?.is_some() => asked(),
+            answer => answer,
+        }
+    }
+
     /// Whether every partition of a topic has a leader that answers as such.
     fn is_served(&self, topic: &MetadataTopic) -> Result<bool, LogError> {
         use RDKafkaErrorCode as E;
@@ -352,26 +366,22 @@ impl Admin for KafkaAdmin {
 
     fn watermarks(&self, partition: &TopicPartition) -> Result<(i64, i64), LogError> {
         self.take_events();
-        let found =
+        self.ask_about(&partition.topic, || {
             self.probe
-                .fetch_watermarks(&partition.topic, partition.partition, CALL_TIME_MAX);
-        found.map_err(|e| self.error(Some(&partition.topic), &e))
+                .fetch_watermarks(&partition.topic, partition.partition, CALL_TIME_MAX)
+        })
     }
 
     fn offset_at(&self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, LogError> {
-        let failed = |e: KafkaError| self.error(Some(&partition.topic), &e);
-        let mut asked = TopicPartitionList::new();
-        asked
-            .add_partition_offset(
+        let found = self.ask_about(&partition.topic, || {
+            let mut asked = TopicPartitionList::new();
+            asked.add_partition_offset(
                 &partition.topic,
                 partition.partition,
                 RdOffset::Offset(timestamp_ms),
-            )
-            .map_err(failed)?;
-        let found = self
-            .probe
-            .offsets_for_times(asked, CALL_TIME_MAX)
-            .map_err(failed)?;
+            )?;
+            self.probe.offsets_for_times(asked, CALL_TIME_MAX)
+        })?;
         match found.elements().first().map(|e| e.offset()) {
             Some(RdOffset::Offset(offset)) => Ok(offset),
             _ => Ok(self.watermarks(partition)?.1),
