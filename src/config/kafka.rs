@@ -16,10 +16,25 @@ pub struct KafkaSettings {
     pub tls: Option<Tls>,
     /// Authentication by user and password.
     pub sasl: Option<Sasl>,
+    /// Who shares the partitions of a consumer group among its members.
+    #[serde(default)]
+    pub groups: Groups,
     /// Further settings by librdkafka's names; they come last and win. No secrets: these have their
     /// places under `tls` and `sasl`.
     #[serde(default)]
     pub extra: BTreeMap<String, String>,
+}
+
+/// Who shares the partitions of a consumer group among its members.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Groups {
+    /// The members themselves, as every Kafka knows it.
+    #[default]
+    Classic,
+    /// The brokers (KIP-848; Kafka 4.0 or later). How long the partitions of a dead instance wait is
+    /// theirs to say then: `group.consumer.session.timeout.ms`, 45 seconds where nobody has set it.
+    Server,
 }
 
 /// Encryption of the connection.
@@ -55,6 +70,7 @@ impl KafkaSettings {
             bootstrap: bootstrap.into(),
             tls: None,
             sasl: None,
+            groups: Groups::Classic,
             extra: BTreeMap::new(),
         }
     }

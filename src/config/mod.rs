@@ -6,7 +6,7 @@ pub mod schema;
 pub mod seal;
 mod secret;
 
-pub use kafka::{KafkaSettings, Sasl, Tls};
+pub use kafka::{Groups, KafkaSettings, Sasl, Tls};
 pub use secret::Secret;
 
 use schemars::JsonSchema;

@@ -5,6 +5,7 @@ use super::super::{
     TopicPartition,
 };
 use super::{CALL_TIME_MAX, KafkaSettings, PROBE_INTERVAL, forward, forward_error, log_error};
+use crate::config::Groups;
 use crate::pipeline::{Headers, Origin, Record, pack_header};
 use bytes::{Bytes, BytesMut};
 use rdkafka::client::ClientContext;
@@ -83,7 +84,11 @@ impl KafkaConsumer {
         if let Some(member) = &spec.member {
             config.set("group.instance.id", member);
         }
-        match spec.protocol {
+        let protocol = match settings.groups {
+            Groups::Classic => spec.protocol,
+            Groups::Server => GroupProtocol::Server,
+        };
+        match protocol {
             GroupProtocol::Server => {
                 config
                     .set("group.protocol", "consumer")
