@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # A real Apache Kafka cluster (KRaft, every node broker and controller) on loopback, from the jars of Maven Central.
-#   kafka.sh up [--brokers N] [--port P]   starts N nodes (1) and prints the bootstrap string, and only that, on stdout
+#   kafka.sh up [--brokers N] [--port P] [--proxies PORT,...]
+#                                          starts N nodes (1) and prints the bootstrap string, and only that, on stdout
+#   kafka.sh behind                        where the nodes listen for the proxies, in their order
 #   kafka.sh down                          kills the nodes and deletes their data
 #   kafka.sh status                        one line for each node
 #   kafka.sh kill NODE | stop NODE | cont NODE   SIGKILL, SIGSTOP, SIGCONT
 #   kafka.sh restart NODE                  stops NODE in good order if it runs, starts it on its old data and port, waits
 #   kafka.sh tool CLASS [ARGUMENT...]      runs org.apache.kafka.tools.CLASS, e.g. ProducerPerformance
 # Node i of 1..N listens on P + 2(i-1), its controller one port higher; without --port free ports are taken.
+# With --proxies, a port for each node, it listens on P + 2N + (i-1) too and tells who asks there to come to the i-th of
+# those ports, where somebody listens who can hold up, drop and cut what passes.
 # KAFKA_DATA_DIR    data, logs and pid files; clusters with different folders run side by side
 # KAFKA_HEAP        Java heap of a node (512m)
 # KAFKA_PROPERTIES  more broker settings, key=value, separated by blanks or newlines
@@ -18,6 +22,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 home=$CROSSDOCK_CACHE/kafka-4.3.1
 data=${KAFKA_DATA_DIR:-$CROSSDOCK_CACHE/kafka-data}
+proxies=()
 readonly READY_SECONDS_MAX=60
 
 classpath() { printf '%s:' "$home"/jars/*.jar; }
@@ -109,12 +114,25 @@ nodes() {
 
 bootstrap() {
   local node
-  for node in $(nodes); do sed -n 's|^advertised.listeners=PLAINTEXT://||p' "$data/node$node.properties" | head -n 1; done | paste -sd, -
+  for node in $(nodes); do address "$node" advertised.listeners PLAINTEXT; done | paste -sd, -
+}
+
+address() { # NODE SETTING LISTENER
+  sed -n "s|^$2=.*$3://\([^,]*\).*|\1|p" "$data/node$1.properties" | head -n 1
+}
+
+behind() {
+  local node
+  for node in $(nodes); do address "$node" listeners PROXIED; done | paste -sd, -
 }
 
 configure() { # NODE NODES
   local node=$1 count=$2 own=$((port + 2 * ($1 - 1))) voters='' i
-  local replicas=$((count < 3 ? count : 3)) in_sync=$((count < 3 ? 1 : 2))
+  local replicas=$((count < 3 ? count : 3)) in_sync=$((count < 3 ? 1 : 2)) listener='' advertised=''
+  if ((${#proxies[@]})); then
+    listener=,PROXIED://127.0.0.1:$((port + 2 * count + node - 1))
+    advertised=,PROXIED://127.0.0.1:${proxies[node - 1]}
+  fi
   for ((i = 1; i <= count; i++)); do voters+="${voters:+,}$i@127.0.0.1:$((port + 2 * i - 1))"; done
   mkdir -p "$data/node$node"
   cat >"$data/node$node.properties" <<P
@@ -122,9 +140,9 @@ process.roles=broker,controller
 node.id=$node
 controller.quorum.voters=$voters
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:$own,CONTROLLER://127.0.0.1:$((own + 1))
-advertised.listeners=PLAINTEXT://127.0.0.1:$own
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:$own,CONTROLLER://127.0.0.1:$((own + 1))$listener
+advertised.listeners=PLAINTEXT://127.0.0.1:$own$advertised
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT
 log.dirs=$data/node$node
 auto.create.topics.enable=false
 default.replication.factor=$replicas
@@ -164,6 +182,7 @@ up() {
     case $1 in
     --brokers) count=${2:?number} ;;
     --port) port=${2:?port} ;;
+    --proxies) IFS=, read -ra proxies <<<"${2:?ports}" ;;
     *) die "unknown option $1" ;;
     esac
     shift 2
@@ -172,8 +191,10 @@ up() {
   for node in $(nodes); do
     ! pid "$node" >/dev/null || die "a cluster already runs in $data: $(bootstrap)"
   done
-  [[ -n $port ]] || pick_ports $((2 * count))
-  for ((node = 0; node < 2 * count; node++)); do is_free $((port + node)) || die "port $((port + node)) is in use"; done
+  ((${#proxies[@]} == 0 || ${#proxies[@]} == count)) || die "$count brokers need as many proxies, not ${#proxies[@]}"
+  local ports=$((2 * count + ${#proxies[@]}))
+  [[ -n $port ]] || pick_ports "$ports"
+  for ((node = 0; node < ports; node++)); do is_free $((port + node)) || die "port $((port + node)) is in use"; done
   clear_data
   mkdir -p "$data"
   cluster=$(uuid)
@@ -206,13 +227,14 @@ status() {
       state=up
       [[ $(ps -o state= -p "$pid") != T* ]] || state=stopped
     fi
-    printf 'kafka %-3s %-7s %s\n' "$node" "$state" "$(sed -n 's|^advertised.listeners=PLAINTEXT://||p' "$data/node$node.properties")"
+    printf 'kafka %-3s %-7s %s\n' "$node" "$state" "$(address "$node" advertised.listeners PLAINTEXT)"
   done
 }
 
 case ${1:-} in
 up) up "${@:2}" ;;
 down) down ;;
+behind) behind ;;
 status) status ;;
 kill) send KILL "${2:?node}"; wait_gone "$2" ;;
 stop) send STOP "${2:?node}" ;;
@@ -227,5 +249,5 @@ tool)
   { flock 9; install; } 9>"$RUN_DIR/kafka-install.lock"
   exec java -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$(classpath)" "org.apache.kafka.tools.${2:?class}" "${@:3}"
   ;;
-*) die "usage: kafka.sh up [--brokers N] [--port P] | down | status | kill NODE | stop NODE | cont NODE | restart NODE | tool CLASS ..." ;;
+*) die "usage: kafka.sh up [--brokers N] [--port P] [--proxies PORT,...] | down | behind | status | kill NODE | stop NODE | cont NODE | restart NODE | tool CLASS ..." ;;
 esac

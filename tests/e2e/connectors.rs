@@ -164,7 +164,7 @@ fn sources_and_sinks_that_are_killed_lose_no_line_and_no_call() {
 
 /// Waits until the levels of the facts in the log are those of the lines; gives the number of facts,
 /// each of which must be there once.
-fn count(
+pub fn count(
     log: &Arc<dyn Log>,
     topic: &str,
     patience: Duration,

@@ -139,6 +139,13 @@ impl Worker {
         }
     }
 
+    /// The exit code of an instance that has ended by itself, a signal's being `None`.
+    #[allow(dead_code, reason = "most tests know when one ends")]
+    pub fn ended(&mut self) -> Option<Option<i32>> {
+        let status = self.child.try_wait().expect("a child");
+        status.map(|s| s.code())
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

@@ -45,9 +45,33 @@ impl Kafka {
         Self::or_skip(Self::start(1, properties))
     }
 
+    /// As many brokers as there are ports, which tell clients that come by a proxy to come to these
+    /// ports; otherwise as [`Kafka::with_properties`].
+    #[allow(dead_code, reason = "few tests stand between client and broker")]
+    pub fn behind_proxies(ports: &[u16], properties: &str) -> Option<Kafka> {
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+        let options = ["--proxies", &ports.join(",")];
+        let count = ports.len() as u32;
+        Self::or_skip(Self::start_with(count, &options, properties))
+    }
+
+    /// Where the brokers listen for their proxies, in their order.
+    #[allow(dead_code, reason = "few tests stand between client and broker")]
+    pub fn behind(&self) -> Vec<String> {
+        let data = self.data.as_ref().expect("a cluster of the test's own");
+        let output = script(data.path(), &["behind"], "").expect("the script runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        said.trim().split(',').map(str::to_owned).collect()
+    }
+
     fn start(brokers: u32, properties: &str) -> Result<Kafka, String> {
+        Self::start_with(brokers, &[], properties)
+    }
+
+    fn start_with(brokers: u32, options: &[&str], properties: &str) -> Result<Kafka, String> {
         let data = tempfile::tempdir().map_err(|e| e.to_string())?;
-        let arguments = ["up", "--brokers", &brokers.to_string()];
+        let count = brokers.to_string();
+        let arguments = [&["up", "--brokers", &count], options].concat();
         let output = script(data.path(), &arguments, properties)?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
