@@ -92,11 +92,19 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         sum(|o| o.steps),
         sum(|o| o.lives),
     )?;
-    let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
-    for (kind, count) in outcomes.iter().flat_map(|o| &o.struck) {
-        *kinds.entry(kind).or_default() += count;
+    let count = |of: fn(&Outcome) -> &BTreeMap<&'static str, u64>| {
+        let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
+        for (kind, count) in outcomes.iter().flat_map(of) {
+            *kinds.entry(kind).or_default() += count;
+        }
+        kinds
+    };
+    writeln!(out, "faults that struck:")?;
+    for (kind, count) in count(|o| &o.struck) {
+        writeln!(out, "  {count:>7}  {kind}")?;
     }
-    for (kind, count) in kinds {
+    writeln!(out, "which led to:")?;
+    for (kind, count) in count(|o| &o.met) {
         writeln!(out, "  {count:>7}  {kind}")?;
     }
     if let [only] = outcomes.as_slice() {

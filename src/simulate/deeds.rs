@@ -107,6 +107,15 @@ pub(super) fn hand_out(world: &World) {
     }
 }
 
+/// Every node receives one of each SKU.
+pub(super) fn receive_everywhere(world: &World) {
+    for node in world.cast.estate.nodes.values() {
+        for sku in 0..super::cast::SKUS {
+            open(node).receive(&sku_of(sku), Decimal::ONE);
+        }
+    }
+}
+
 /// Before anything else: stock is counted, and messages go their odd ways.
 pub(super) fn open_shop(world: &World) {
     let estate = &world.cast.estate;

@@ -1,19 +1,21 @@
 //! Judges what a run has left: the log, and what the systems around have written down. Shares nothing
 //! with what is judged: the demo's invariants fold facts anew, and so do the rules here.
 
+use super::target::{KNOWN, ONE_CALL, Told, Wire};
 use super::world::{PARTITIONS, World, codec};
-use crate::contract::event::Event;
-use crate::contract::{Catalogue, Tier};
+use crate::contract::event::{Event, Outcome, Settled};
+use crate::contract::{Catalogue, Tier, topic};
 use crate::demo::invariants::{Around, Books, TOPICS, WORDING, judge};
 use crate::demo::systems::{CANARY, open};
 use crate::domain::{Decimal, compound_key};
 use crate::log::{Admin, Isolation, Log, Offset, TopicPartition, partition_for};
-use crate::pipeline::{Fault, Record};
+use crate::pipeline::{Fault, Record, Verdict};
 use crate::verify;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// What a judge has found.
 pub(super) struct Judgement {
@@ -103,14 +105,21 @@ pub(super) fn judged(world: &Arc<World>) -> Result<Judgement, Fault> {
         let why = why.unwrap_or_else(|| format!("{} in flight", ledger.in_flight));
         broken.push(("the ledger balances".into(), why));
     }
-    let rules: [(&str, Option<String>); 6] = [
+    let rules: [(&str, Option<String>); 10] = [
         ("what can be read is not dead-lettered", buried(&all)?),
         ("a key stays in its partition", astray(&all)),
         (
             "only what is committed reaches a system",
             uncommitted(world, &all),
         ),
-        ("a key has one call at a time", overlapping(world)),
+        ("what a source tells is written once", retold(world, &all)?),
+        (
+            "what is known already stands in the log twice",
+            originals(&all)?,
+        ),
+        ("no key stays parked", parked(&all)),
+        (ONE_CALL, on_wires(world, ONE_CALL)),
+        (KNOWN, on_wires(world, KNOWN)),
         (
             "live state is what its changelog holds",
             rebuilt(world, &all),
@@ -223,11 +232,107 @@ fn uncommitted(world: &World, all: &BTreeMap<String, Vec<Record>>) -> Option<Str
     None
 }
 
-fn overlapping(world: &World) -> Option<String> {
-    world
-        .wires
-        .iter()
-        .find_map(|w| open(&w.state).wrong.clone())
+fn on_wires(world: &World, rule: &str) -> Option<String> {
+    let wrong = |w: &Arc<Wire>| open(&w.state).wrong.clone();
+    let mut all = world.wires.iter().filter_map(wrong);
+    all.find(|(r, _)| *r == rule).map(|(_, why)| why)
+}
+
+/// Identities of the events in a topic, with how often each stands there.
+fn identities(records: &[Record]) -> Result<BTreeMap<Uuid, usize>, Fault> {
+    let mut count: BTreeMap<Uuid, usize> = BTreeMap::new();
+    for record in records {
+        match codec().decode(record) {
+            Ok(event) => *count.entry(event.meta().event_id).or_default() += 1,
+            // Junk has none.
+            Err(fault) if fault.verdict == Verdict::Reject => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(count)
+}
+
+/// Facts and the source's place in its system's order are written together or not at all: each fact stands
+/// in the log as often as its system has told it. Systems whose messages come twice are left out.
+fn retold(world: &World, all: &BTreeMap<String, Vec<Record>>) -> Result<Option<String>, Fault> {
+    if world.plan.twice > 0.0 {
+        return Ok(None);
+    }
+    let mut topics: BTreeMap<&str, BTreeMap<Uuid, usize>> = BTreeMap::new();
+    for wire in &world.wires {
+        let state = open(&wire.state);
+        let mut told: BTreeMap<Told, usize> = BTreeMap::new();
+        for fact in state.told.values() {
+            *told.entry(*fact).or_default() += 1;
+        }
+        for ((topic, id), times) in told {
+            if !topics.contains_key(topic) {
+                let records = all.get(topic).map_or(&[][..], Vec::as_slice);
+                topics.insert(topic, identities(records)?);
+            }
+            let stands = topics[topic].get(&id).copied().unwrap_or_default();
+            let again = state.again.get(&(topic, id)).copied().unwrap_or_default();
+            if !(times..=times + again).contains(&stands) {
+                return Ok(Some(format!(
+                    "{} has told {id} {times} times, it stands in {topic} {stands} times",
+                    wire.name
+                )));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// A movement counts as known only where the same one stands elsewhere in the log.
+fn originals(all: &BTreeMap<String, Vec<Record>>) -> Result<Option<String>, Fault> {
+    let movements = all.get(topic::STOCK_CHANGE).map_or(&[][..], Vec::as_slice);
+    let count = identities(movements)?;
+    let mut ids = BTreeMap::new();
+    for record in movements {
+        if let Ok(event) = codec().decode(record) {
+            let at = (record.origin.partition, record.origin.offset);
+            ids.insert(at, event.meta().event_id);
+        }
+    }
+    for record in all.get(topic::OPS_DISPOSITION).into_iter().flatten() {
+        let Event::DispositionRecord(e) = codec().decode(record)? else {
+            continue;
+        };
+        let known = |o: &&Settled| o.outcome == Outcome::Duplicate && o.effect.is_empty();
+        if e.topic != topic::STOCK_CHANGE || e.reader != "stock-ledger" {
+            continue;
+        }
+        for offset in e.others.iter().filter(known).map(|o| o.offset) {
+            let id = ids.get(&(e.partition, offset));
+            if id.and_then(|id| count.get(id)).is_some_and(|n| *n == 1) {
+                return Ok(Some(format!(
+                    "{}[{}]@{offset} counts as known, and stands nowhere else",
+                    e.topic, e.partition
+                )));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// What is parked goes on, and leaves nothing behind.
+fn parked(all: &BTreeMap<String, Vec<Record>>) -> Option<String> {
+    for (_, records) in all.iter().filter(|(topic, _)| topic.ends_with(".park.v1")) {
+        let mut open: BTreeMap<(i32, &[u8]), &Record> = BTreeMap::new();
+        for record in records {
+            let key = record.key.as_deref().unwrap_or_default();
+            let at = (record.origin.partition, key);
+            match record.value {
+                Some(_) => open.insert(at, record),
+                None => open.remove(&at),
+            };
+        }
+        if let Some(((_, key), record)) = open.first_key_value() {
+            let key = String::from_utf8_lossy(key);
+            return Some(format!("{key} is parked still: {}", record.origin));
+        }
+    }
+    None
 }
 
 /// What a restart would read, against what the instances hold.

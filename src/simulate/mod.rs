@@ -24,6 +24,7 @@ mod shrink;
 mod story;
 mod target;
 mod time;
+mod watched;
 mod world;
 
 pub use cast::Trade;
@@ -73,6 +74,8 @@ pub struct Outcome {
     pub lives: u64,
     /// Faults that struck, by kind.
     pub struck: BTreeMap<&'static str, u64>,
+    /// What instances came through because of them.
+    pub met: BTreeMap<&'static str, u64>,
 }
 
 /// Runs a seed.
@@ -139,6 +142,7 @@ fn play(plan: Plan, defect: Option<Defect>, tell: bool) -> Result<(Outcome, Vec<
             commits: 0,
             lives: 0,
             struck: BTreeMap::new(),
+            met: BTreeMap::new(),
         };
         Ok((outcome, Vec::new()))
     })
@@ -186,6 +190,11 @@ fn play_soundly(
         commits: counts.commits,
         lives: counts.lives,
         struck,
+        met: BTreeMap::from([
+            ("keys parked", counts.parked),
+            ("keys left parked to the next instance", counts.left_parked),
+            ("circuits opened", counts.circuits),
+        ]),
     };
     Ok((outcome, world.story.lines()))
 }
@@ -206,7 +215,13 @@ fn wind_up(world: &std::sync::Arc<World>) -> Result<(), String> {
             deeds::hand_out(world);
             world.poke_sources(None);
             world.settle()?;
-            world.pass(DAY)?;
+            for _ in 0..DAYS {
+                world.pass(DAY)?;
+            }
+            // What nobody needs to remember any more is forgotten when something happens.
+            deeds::receive_everywhere(world);
+            world.poke_sources(None);
+            world.settle()?;
         }
         Trade::Orders => {
             let rounds = world.plan.deeds.iter().map(|(_, deed)| match deed {

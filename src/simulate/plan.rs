@@ -16,7 +16,7 @@ const DEEDS_IN_HOUR: usize = 60;
 /// Time in which one thing follows closely upon the other; then there is a pause.
 const BURST: Duration = Duration::from_secs(120);
 /// Faults of an hour.
-const FAULTS_IN_HOUR: usize = 14;
+const FAULTS_IN_HOUR: usize = 16;
 /// A session: a member that is stopped for longer is expelled.
 pub(super) const SESSION: Duration = Duration::from_secs(10);
 
@@ -127,6 +127,11 @@ pub(super) enum Fault {
         by: Duration,
         lasts: Duration,
     },
+    /// A system fails at whatever it is called for about one key, the next that it is called for, while it
+    /// answers for others.
+    Stubborn { system: usize, lasts: Duration },
+    /// A source begins further back than where it was: it tells the last records once more.
+    Repeats { system: usize, records: usize },
     /// The log compacts what it keeps of state.
     Compact,
 }
@@ -141,6 +146,7 @@ impl Fault {
                 Strike::CrashBefore => "crash before a call",
                 Strike::CrashAfter => "crash after a call",
                 Strike::StopBefore(_) | Strike::StopAfter(_) => "stopped in a call",
+                Strike::Outlived(_) => "expelled in a call",
             },
             Fault::Crash { .. } => "crash between steps",
             Fault::Leave { .. } => "orderly end",
@@ -152,6 +158,8 @@ impl Fault {
             Fault::Down { .. } => "system away",
             Fault::Reading { .. } => "slow or failing source",
             Fault::Delay { .. } => "late facts",
+            Fault::Stubborn { .. } => "a key fails",
+            Fault::Repeats { .. } => "facts told again",
             Fault::Compact => "compaction",
         }
     }
@@ -199,12 +207,12 @@ impl Plan {
         };
         let faults = random.random_range(0..=count(2 * FAULTS_IN_HOUR));
         let roles = trade.roles();
-        let systems = trade.systems();
+        let systems: Vec<bool> = trade.systems().into_iter().map(|(_, told)| told).collect();
         for _ in 0..faults {
             // Most of them when there is something to go wrong.
             let near = plan.deeds.choose(&mut random).map(|(at, _)| *at);
             let at = near.unwrap_or(OPENING) + Duration::from_millis(random.random_range(0..3_000));
-            let fault = fault(&mut random, &roles, systems.len());
+            let fault = fault(&mut random, &roles, &systems);
             plan.faults.push((at, fault));
         }
         // Groups are struck while they form as well.
@@ -270,46 +278,57 @@ fn rounds(random: &mut ChaCha8Rng, length: Duration) -> Vec<(Duration, Deed)> {
         .collect()
 }
 
-fn fault(random: &mut ChaCha8Rng, roles: &[Role], systems: usize) -> Fault {
+/// `systems` says of each whether it is told anything.
+fn fault(random: &mut ChaCha8Rng, roles: &[Role], systems: &[bool]) -> Fault {
     let role = random.random_range(0..roles.len());
     let slot = random.random_range(0..2);
     let seconds = |random: &mut ChaCha8Rng, range: std::ops::Range<u64>| {
         Duration::from_millis(random.random_range(range.start * 1_000..range.end * 1_000))
     };
-    let system = random.random_range(0..systems);
+    let system = random.random_range(0..systems.len());
+    let told = (0..systems.len()).filter(|s| systems[*s]);
+    let told = told.choose(random).unwrap_or(system);
     match random.random_range(0..100) {
-        0..55 => strike(random, roles),
-        55..62 => Fault::Crash { role, slot },
-        62..65 => Fault::Leave { role, slot },
-        65..70 => Fault::Expel { role, slot },
-        70..74 => Fault::Join {
+        0..52 => strike(random, roles),
+        52..58 => Fault::Crash { role, slot },
+        58..61 => Fault::Leave { role, slot },
+        61..65 => Fault::Expel { role, slot },
+        65..69 => Fault::Join {
             role,
             stays: seconds(random, 5..600),
         },
-        74..77 => Fault::Clock {
+        69..72 => Fault::Clock {
             role,
             slot,
             ahead_ms: random.random_range(-5_000..5_000),
         },
-        77..80 => Fault::Registry {
+        72..75 => Fault::Registry {
             lasts: seconds(random, 2..90),
         },
-        80..90 => {
+        75..86 => {
             let answers = (0..random.random_range(1..6)).map(|_| Answer::any(random));
             Fault::Answers {
-                system,
+                system: told,
                 answers: answers.collect(),
             }
         }
-        90..93 => Fault::Down {
+        86..89 => Fault::Stubborn {
+            system: told,
+            lasts: seconds(random, 10..900),
+        },
+        89..92 => Fault::Down {
             system,
             lasts: seconds(random, 5..240),
         },
-        93..96 => Fault::Reading {
+        92..94 => Fault::Reading {
             system,
             reads: random.random_range(1..4),
             takes: seconds(random, 0..30),
             fails: random.random_bool(0.5),
+        },
+        94..96 => Fault::Repeats {
+            system,
+            records: random.random_range(1..30),
         },
         96..98 => Fault::Delay {
             system,
@@ -354,8 +373,10 @@ fn strike(random: &mut ChaCha8Rng, roles: &[Role]) -> Fault {
         25..45 => Strike::AnswerLost,
         45..60 => Strike::CrashBefore,
         60..80 => Strike::CrashAfter,
-        80..90 => Strike::StopBefore(stop(random)),
-        _ => Strike::StopAfter(stop(random)),
+        80..87 => Strike::StopBefore(stop(random)),
+        87..94 => Strike::StopAfter(stop(random)),
+        // Not for as long as its transaction lasts: it comes back with one that is open.
+        _ => Strike::Outlived(Duration::from_millis(random.random_range(1_000..8_000))),
     };
     Fault::Strike {
         role: random.random_range(0..roles.len()),

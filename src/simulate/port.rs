@@ -1,12 +1,13 @@
 //! The log as one instance has it: each call can fail, be the last one of the instance, or be the one
 //! at which it is stopped for a while, before or after its effect.
 
+use super::watched::Watched;
 use crate::log::{
     Admin, Assignment, Consumer, GroupGeneration, GroupSpec, Isolation, Log, LogError, Offset,
-    Offsets, Outgoing, Producer, ProducerSpec, Reader, TopicPartition, TopicSpec, Wanted,
+    Offsets, Outgoing, Producer, ProducerSpec, Reader, TopicPartition, Wanted,
 };
 use crate::pipeline::Record;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -73,12 +74,17 @@ pub(super) enum Strike {
     StopBefore(Duration),
     /// The instance is stopped once it has had its effect.
     StopAfter(Duration),
+    /// The group goes on without the instance, which is stopped before the call for so long and then goes on
+    /// as a zombie.
+    Outlived(Duration),
 }
 
 /// Who decides what happens to a call.
 pub(super) trait Fate: Send + Sync {
     /// What happens to this call of the instance, if anything.
     fn strike(&self, instance: usize, call: Call) -> Option<Strike>;
+    /// The group goes on without the instance.
+    fn expel(&self, instance: usize);
     /// The instance is stopped while the world goes on.
     fn stop(&self, instance: usize, wait: Duration);
     /// Records of these topics can be read from now on.
@@ -121,6 +127,11 @@ impl Gate {
                 self.fate.stop(self.instance, wait);
                 make()
             }
+            Some(Strike::Outlived(wait)) => {
+                self.fate.expel(self.instance);
+                self.fate.stop(self.instance, wait);
+                make()
+            }
             Some(Strike::StopAfter(wait)) => {
                 let made = make();
                 self.fate.stop(self.instance, wait);
@@ -141,8 +152,19 @@ impl Gate {
 
 /// The log as an instance has it. Nothing waits for real time.
 pub(super) struct Port {
-    pub inner: Arc<dyn Log>,
-    pub gate: Arc<Gate>,
+    inner: Arc<dyn Log>,
+    gate: Arc<Gate>,
+    admin: Watched,
+}
+
+impl Port {
+    pub fn new(inner: Arc<dyn Log>, gate: Arc<Gate>) -> Self {
+        let watched = gate.clone();
+        let admin = Watched::new(inner.clone(), move |admin, partition| {
+            watched.harmless(Call::Watermarks, || admin.watermarks(partition))
+        });
+        Port { inner, gate, admin }
+    }
 }
 
 impl Log for Port {
@@ -174,48 +196,13 @@ impl Log for Port {
         }))
     }
     fn admin(&self) -> &dyn Admin {
-        self
+        &self.admin
     }
     fn address(&self) -> &str {
         self.inner.address()
     }
     fn id(&self) -> &str {
         self.inner.id()
-    }
-}
-
-impl Admin for Port {
-    fn topics_under(&self, prefix: &str) -> Result<Vec<TopicSpec>, LogError> {
-        self.inner.admin().topics_under(prefix)
-    }
-    fn partitions(&self, topic: &str) -> Result<Option<i32>, LogError> {
-        self.inner.admin().partitions(topic)
-    }
-    fn create_all(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
-        self.inner.admin().create_all(topics)
-    }
-    fn alter(&self, topic: &str, settings: &BTreeMap<String, String>) -> Result<(), LogError> {
-        self.inner.admin().alter(topic, settings)
-    }
-    fn watermarks(&self, partition: &TopicPartition) -> Result<(i64, i64), LogError> {
-        let make = || self.inner.admin().watermarks(partition);
-        self.gate.harmless(Call::Watermarks, make)
-    }
-    fn offset_at(&self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, LogError> {
-        self.inner.admin().offset_at(partition, timestamp_ms)
-    }
-    fn group_offsets(
-        &self,
-        group: &str,
-        partitions: &[TopicPartition],
-    ) -> Result<Offsets, LogError> {
-        self.inner.admin().group_offsets(group, partitions)
-    }
-    fn has_member(&self, group: &str, member: &str) -> Result<bool, LogError> {
-        self.inner.admin().has_member(group, member)
-    }
-    fn brokers(&self) -> Result<usize, LogError> {
-        self.inner.admin().brokers()
     }
 }
 

@@ -7,18 +7,22 @@ use super::time::Time;
 use crate::contract::event::{Event, SinkOutcome, Text};
 use crate::contract::topic;
 use crate::demo::systems::{Shared, System, Teller, open};
+use crate::domain::Timestamp;
 use crate::pipeline::{
     Ack, Capabilities, Code, Cursor, Delivery, Fault, Idempotency, Inbound, Origin, Sink, Source,
-    SourceBatch, Stage, Verdict,
+    SourceBatch, SourceRecord, Stage, Verdict,
 };
 use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// Calls at a time.
 const CALLS_MAX: usize = 4;
+/// Facts that may be told again.
+const RECENT_MAX: usize = 40;
 /// A caller gives up after this.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -78,11 +82,30 @@ pub(super) struct OnWire {
     pub reads: VecDeque<(Duration, bool)>,
     /// Whole states: the newest version that the system has.
     newest: BTreeMap<(Text, Text), i64>,
+    /// What the system holds of each key that is told it as an absolute value.
+    held: BTreeMap<(Text, Text), String>,
+    /// Until when it fails at the calls of a key, the first that comes.
+    pub stubborn: Option<(Timestamp, Option<Text>)>,
+    /// How many of the last facts are told once more.
+    pub repeats: usize,
+    recent: VecDeque<SourceRecord>,
+    /// What was told, by its place in the order of telling.
+    pub told: BTreeMap<i64, Told>,
+    /// What was told once more, and how often at most.
+    pub again: BTreeMap<Told, usize>,
     /// Where what the system was called for stands in the log.
     pub heard: BTreeSet<(Text, i32, i64)>,
-    /// What must not be: calls for one key at a time by one instance.
-    pub wrong: Option<String>,
+    /// What must not be, and the rule that it breaks.
+    pub wrong: Option<(&'static str, String)>,
 }
+
+/// Topic and identity of a fact.
+pub(super) type Told = (&'static str, Uuid);
+
+/// A key of a system has one call at a time.
+pub(super) const ONE_CALL: &str = "a key has one call at a time";
+/// A call is left out only where it would change nothing.
+pub(super) const KNOWN: &str = "what is not sent is there already";
 
 /// The version of an event that holds a whole state.
 fn version_of(event: &Event) -> Option<i64> {
@@ -104,8 +127,25 @@ impl Wire {
                 return;
             }
             *newest = version;
+            if let Some(digest) = digest(event) {
+                state.held.insert((topic.into(), key.into()), digest);
+            }
         }
         open(&self.system).hear(event);
+    }
+
+    /// Whether it fails at this key now.
+    fn is_stubborn(&self, key: &Text) -> bool {
+        let mut state = open(&self.state);
+        let Some((until, of)) = &mut state.stubborn else {
+            return false;
+        };
+        let ends = *until <= self.time.now();
+        let hit = !ends && of.get_or_insert_with(|| key.clone()) == key;
+        if ends {
+            state.stubborn = None;
+        }
+        hit
     }
 
     fn next_call(&self) -> (Duration, Duration, Option<Answer>) {
@@ -139,6 +179,7 @@ impl Caller {
             status: Some(200),
         };
         if known.is_some() && known == digest.as_ref() {
+            self.check_held(topic, delivery);
             return Ok(ack(SinkOutcome::DuplicateAcked));
         }
         let retry = |code, after, words: &str| {
@@ -153,6 +194,13 @@ impl Caller {
             });
         }
         wire.time.after(there).await;
+        if wire.is_stubborn(key) {
+            return retry(
+                Code::Unavailable,
+                None,
+                "answered 500, as ever for this key",
+            );
+        }
         match answer {
             Some(Answer::Throttled(wait)) => {
                 return retry(Code::Throttled, Some(wait), "asks for fewer calls");
@@ -191,6 +239,23 @@ impl Caller {
                 "took the call and did not answer",
             ),
             _ => Ok(ack(SinkOutcome::Acked)),
+        }
+    }
+
+    /// The call is left out, for the runtime says that the system has this value.
+    fn check_held(&self, topic: &str, delivery: &Delivery) {
+        let mut state = open(&self.wire.state);
+        let key = (Text::from(topic), delivery.key.clone());
+        let digest = digest(&delivery.inbound.event);
+        if state.held.get(&key) != digest.as_ref() {
+            let origin = &delivery.inbound.record.origin;
+            let wrong = format!(
+                "{} leaves {origin} out, {} has {:?}",
+                self.instance,
+                self.wire.name,
+                state.held.get(&key)
+            );
+            state.wrong.get_or_insert((KNOWN, wrong));
         }
     }
 
@@ -235,7 +300,9 @@ impl Sink for Caller {
                     "{} makes two calls for {} at a time",
                     self.instance, delivery.key
                 );
-                open(&self.wire.state).wrong.get_or_insert(wrong);
+                open(&self.wire.state)
+                    .wrong
+                    .get_or_insert((ONE_CALL, wrong));
             }
             results.push(self.call(delivery).await);
             open(&self.under_way).remove(&delivery.key);
@@ -250,11 +317,46 @@ pub(super) struct Reader {
     pub teller: Teller<dyn System>,
 }
 
+impl Reader {
+    /// Notes what is told from this place on, and tells the last facts again where that is due.
+    fn note(&self, from: i64, batch: &mut SourceBatch) {
+        let behind = from < open(&self.wire.system).desk().first();
+        let mut state = open(&self.wire.state);
+        // Whoever asks for what was acknowledged long ago is a zombie, and gets what follows instead.
+        if !behind {
+            let places = (from..).zip(&batch.records);
+            state
+                .told
+                .extend(places.map(|(place, record)| (place, told(record))));
+        }
+        let fresh = std::mem::take(&mut batch.records);
+        let repeats = std::mem::take(&mut state.repeats);
+        let first = state.recent.len().saturating_sub(repeats);
+        let repeated: Vec<SourceRecord> = state.recent.range(first..).cloned().collect();
+        for record in &repeated {
+            *state.again.entry(told(record)).or_default() += 1;
+        }
+        state.recent.extend(fresh.iter().cloned());
+        let beyond = state.recent.len().saturating_sub(RECENT_MAX);
+        state.recent.drain(..beyond);
+        drop(state);
+        batch.records = repeated;
+        batch.records.extend(fresh);
+    }
+}
+
+fn told(record: &SourceRecord) -> Told {
+    (record.topic, record.event.meta().event_id)
+}
+
 #[async_trait::async_trait]
 impl Source for Reader {
     async fn poll(&mut self, shard: &str, cursor: Option<&Cursor>) -> Result<SourceBatch, Fault> {
         let slow = open(&self.wire.state).reads.pop_front();
-        let batch = self.teller.poll(shard, cursor).await;
+        let mut batch = self.teller.poll(shard, cursor).await;
+        if let Ok(batch) = &mut batch {
+            self.note(cursor.map_or(1, |c| c.sequence), batch);
+        }
         if let Some((takes, fails)) = slow {
             self.wire.time.after(takes).await;
             if fails {

@@ -266,7 +266,7 @@ fn a_confirmation_stops_the_expiry_and_waits_for_its_hold() {
     assert_eq!(store.ledger.next_expiry(), None);
     assert_eq!(
         store.command(Action::Confirm, &hold(1, 0)),
-        Verdict::Illegal(ClaimStatus::Expired)
+        Verdict::Superseded
     );
 }
 
@@ -361,7 +361,7 @@ fn an_early_confirmation_of_a_refused_hold_is_known_when_it_comes_again() {
     store.command(Action::Hold, &hold(2, 5));
     assert_eq!(
         store.command(Action::Confirm, &hold(2, 0)),
-        Verdict::Illegal(ClaimStatus::Rejected)
+        Verdict::Superseded
     );
 }
 

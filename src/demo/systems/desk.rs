@@ -118,6 +118,10 @@ impl Desk {
     pub fn has_news(&self) -> bool {
         !self.outbox.is_empty()
     }
+    /// Number of the first record that it still has.
+    pub fn first(&self) -> i64 {
+        self.first
+    }
     /// When it tells next of what it has kept back.
     pub fn next_due(&self) -> Option<Timestamp> {
         self.held.iter().map(|(at, _)| *at).min()

@@ -196,12 +196,10 @@ pub enum Verdict {
     Applied,
     /// It had its effect before. The claim as it is can be read with `Ledger::claim`.
     Duplicate,
-    /// The claim was over already.
+    /// The claim was over already: its last decision, which was told, is the answer.
     Superseded,
     /// It waits for the hold.
     Buffered,
-    /// The claim is in a state in which this cannot be asked.
-    Illegal(ClaimStatus),
 }
 
 /// What led to a decision.

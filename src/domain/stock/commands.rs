@@ -145,10 +145,9 @@ impl Ledger {
         };
         match before.status {
             _ if before.confirmed => return Verdict::Duplicate,
-            ClaimStatus::Consumed | ClaimStatus::Released => return Verdict::Superseded,
-            ClaimStatus::Expired | ClaimStatus::Rejected => {
-                return Verdict::Illegal(before.status);
-            }
+            // Time, a refusal or a release was quicker. Whoever asked has been told so by the decision, and
+            // may ask for a new claim: one that was given back is never bound again by itself.
+            status if status.is_terminal() => return Verdict::Superseded,
             _ => {}
         }
         let mut claim = before.clone();

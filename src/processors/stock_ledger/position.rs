@@ -286,14 +286,6 @@ impl<'k> Position<'k> {
             Verdict::Buffered => {
                 context.settle(index, Outcome::Buffered, Some("waits for the hold"));
             }
-            Verdict::Illegal(status) => {
-                let message = format!(
-                    "{} of reservation {} is not possible: it is {status:?}",
-                    e.action, e.reservation_id
-                );
-                let fault = Fault::reject(Stage::Process, Code::IllegalTransition, message);
-                context.reject(index, fault);
-            }
         }
         self.report(Some(&e.meta), context);
         Ok(())

@@ -207,6 +207,11 @@ impl SinkTask {
         self.parked().keys
     }
 
+    /// Whether the target counts as down: nobody is answered, and it is probed.
+    pub fn is_target_down(&self) -> bool {
+        self.target.is_down()
+    }
+
     /// When the oldest of them was written.
     pub fn oldest_waiting(&self) -> Option<Timestamp> {
         let oldest = self.lanes.values().filter_map(Lane::oldest_ms).min();

@@ -1,14 +1,14 @@
 //! Defects at the log's port.
 
+use super::super::watched::Watched;
 use super::Defect;
 use crate::contract::topic;
 use crate::demo::systems::open;
 use crate::log::{
     Admin, Assignment, Consumer, GroupGeneration, GroupSpec, Isolation, Log, LogError, Offset,
-    Offsets, Outgoing, Producer, ProducerSpec, Reader, TopicPartition, TopicSpec, Wanted,
+    Offsets, Outgoing, Producer, ProducerSpec, Reader, TopicPartition, Wanted,
 };
 use crate::pipeline::{Headers, Record};
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,14 +22,23 @@ pub(super) struct Flawed {
     inner: Arc<dyn Log>,
     defect: Defect,
     handed: Handed,
+    admin: Watched,
 }
 
 impl Flawed {
     pub fn new(inner: Arc<dyn Log>, defect: Defect) -> Self {
+        let admin = Watched::new(inner.clone(), move |admin, partition| {
+            let (first, end) = admin.watermarks(partition)?;
+            match defect {
+                Defect::CheckpointTooNew => Ok((first, end + TOO_NEW)),
+                _ => Ok((first, end)),
+            }
+        });
         Flawed {
             inner,
             defect,
             handed: Handed::default(),
+            admin,
         }
     }
 }
@@ -93,51 +102,13 @@ impl Log for Flawed {
         }))
     }
     fn admin(&self) -> &dyn Admin {
-        self
+        &self.admin
     }
     fn address(&self) -> &str {
         self.inner.address()
     }
     fn id(&self) -> &str {
         self.inner.id()
-    }
-}
-
-impl Admin for Flawed {
-    fn topics_under(&self, prefix: &str) -> Result<Vec<TopicSpec>, LogError> {
-        self.inner.admin().topics_under(prefix)
-    }
-    fn partitions(&self, topic: &str) -> Result<Option<i32>, LogError> {
-        self.inner.admin().partitions(topic)
-    }
-    fn create_all(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
-        self.inner.admin().create_all(topics)
-    }
-    fn alter(&self, topic: &str, settings: &BTreeMap<String, String>) -> Result<(), LogError> {
-        self.inner.admin().alter(topic, settings)
-    }
-    fn watermarks(&self, partition: &TopicPartition) -> Result<(i64, i64), LogError> {
-        let (first, end) = self.inner.admin().watermarks(partition)?;
-        match self.defect {
-            Defect::CheckpointTooNew => Ok((first, end + TOO_NEW)),
-            _ => Ok((first, end)),
-        }
-    }
-    fn offset_at(&self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, LogError> {
-        self.inner.admin().offset_at(partition, timestamp_ms)
-    }
-    fn group_offsets(
-        &self,
-        group: &str,
-        partitions: &[TopicPartition],
-    ) -> Result<Offsets, LogError> {
-        self.inner.admin().group_offsets(group, partitions)
-    }
-    fn has_member(&self, group: &str, member: &str) -> Result<bool, LogError> {
-        self.inner.admin().has_member(group, member)
-    }
-    fn brokers(&self) -> Result<usize, LogError> {
-        self.inner.admin().brokers()
     }
 }
 
