@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The real systems that Crossdock is tested against, on loopback: two ERPs and two storefronts with the same products.
-#   landscape.sh up [NAME...]     installs, seeds and starts the named systems (without a name: tryton vendure medusa)
+#   landscape.sh up [NAME...]     installs, seeds and starts the named systems (all: tryton odoo vendure medusa)
 #   landscape.sh down [NAME...]   stops them; without a name also their PostgreSQL
 #   landscape.sh reset NAME...    back to the seeded data, and started
 #   landscape.sh status
@@ -12,8 +12,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=env.sh
 . "$here/env.sh"
 
-all=(tryton vendure medusa) # those that the tests need
-known=("${all[@]}" odoo)
+all=(tryton odoo vendure medusa)
 
 # Runs the verb for all systems at once.
 each() { # VERB NAME...
@@ -49,11 +48,11 @@ if [[ $verb == hold-locked ]]; then
   exit
 fi
 for name in "${names[@]}"; do
-  [[ " ${known[*]} " == *" $name "* ]] || die "unknown system $name; one of: ${known[*]}"
+  [[ " ${all[*]} " == *" $name "* ]] || die "unknown system $name; one of: ${all[*]}"
 done
 case $verb in
 up | reset)
-  [[ $verb == up || ${#names[@]} -gt 0 ]] || die "reset what? one of: ${known[*]}"
+  [[ $verb == up || ${#names[@]} -gt 0 ]] || die "reset what? one of: ${all[*]}"
   ((${#names[@]} > 0)) || names=("${all[@]}")
   need curl curl
   need setpriv util-linux
@@ -66,7 +65,7 @@ down)
   if ((${#names[@]} > 0)); then
     each down "${names[@]}"
   else
-    each down "${known[@]}"
+    each down "${all[@]}"
     "$here/postgres.sh" down
   fi
   ;;
@@ -76,7 +75,7 @@ hold)
   exec flock -o "$RUN_DIR/hold.lock" "$here/landscape.sh" hold-locked "${names[@]}"
   ;;
 status)
-  for name in "${known[@]}"; do "$here/$name/$name.sh" status; done
+  for name in "${all[@]}"; do "$here/$name/$name.sh" status; done
   "$here/postgres.sh" status
   ;;
 *) die "usage: landscape.sh up [NAME...] | down [NAME...] | reset NAME... | status | hold [NAME...]" ;;

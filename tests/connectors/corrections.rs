@@ -14,6 +14,7 @@ use crossdock::pipeline::{
 use rand::prelude::*;
 use serde_json::json;
 use std::sync::Arc;
+use uuid::Uuid;
 
 const SKU: &str = "S1";
 const PLACE: &str = "Warehouse";
@@ -28,6 +29,7 @@ fn correction(shows: i32, should: i32) -> Correction {
         shows: Some(Decimal::from(shows)),
         should: Some(Decimal::from(should)),
         attempt: 1,
+        correction_id: Uuid::from_u128((shows * 1_000 + should) as u128),
         ..Correction::default()
     }
 }
@@ -56,15 +58,19 @@ fn delivery(event: Correction) -> Delivery {
     }
 }
 
+/// Connectors that correct stock and have a stand-in.
+const KINDS: [&str; 2] = ["tryton", "odoo"];
+
 struct Mirror {
+    kind: &'static str,
     fake: Box<dyn Fake>,
     connector: Arc<dyn Connector>,
 }
 
 impl Mirror {
     /// An ERP that has this much.
-    async fn with(units: i32) -> Mirror {
-        let descriptor = connectors::find("tryton").expect("a connector");
+    async fn with(kind: &'static str, units: i32) -> Mirror {
+        let descriptor = connectors::find(kind).expect("a connector");
         let options = FakeOptions {
             skus: vec![SKU.to_owned()],
             ..FakeOptions::default()
@@ -72,7 +78,11 @@ impl Mirror {
         let fake = descriptor.fake.expect("a stand-in")(options);
         let fake = fake.await.expect("started");
         let connector = build(descriptor, fake.settings());
-        let mirror = Mirror { fake, connector };
+        let mirror = Mirror {
+            kind,
+            fake,
+            connector,
+        };
         mirror.act("receive", units);
         mirror
             .fake
@@ -106,122 +116,133 @@ fn ended(result: &Result<Ack, Fault>) -> String {
 
 #[tokio::test]
 async fn a_mirror_is_set_right_once_and_tells_a_count_that_agrees() {
-    let mirror = Mirror::with(10).await;
-    let descriptor = connectors::find("tryton").expect("a connector");
-    let mut reader = Reader::new(descriptor, mirror.fake.settings());
-    reader.drain().await;
-    let done = mirror.write(correction(10, 13)).await;
-    assert_eq!((ended(&done), mirror.has()), ("Acked".into(), 13.0));
-    let again = mirror.write(correction(10, 13)).await;
-    assert_eq!(
-        (ended(&again), mirror.has()),
-        ("DuplicateAcked".into(), 13.0)
-    );
-    // Down again, below what the storage of the warehouse alone would say.
-    let down = mirror.write(correction(13, 0)).await;
-    assert_eq!((ended(&down), mirror.has()), ("Acked".into(), 0.0));
+    for kind in KINDS {
+        let mirror = Mirror::with(kind, 10).await;
+        let descriptor = connectors::find(mirror.kind).expect("a connector");
+        let mut reader = Reader::new(descriptor, mirror.fake.settings());
+        reader.drain().await;
+        let done = mirror.write(correction(10, 13)).await;
+        assert_eq!((ended(&done), mirror.has()), ("Acked".into(), 13.0));
+        let again = mirror.write(correction(10, 13)).await;
+        assert_eq!(
+            (ended(&again), mirror.has()),
+            ("DuplicateAcked".into(), 13.0)
+        );
+        // Down again, below what the storage of the warehouse alone would say.
+        let down = mirror.write(correction(13, 0)).await;
+        assert_eq!((ended(&down), mirror.has()), ("Acked".into(), 0.0));
 
-    reader.drain().await;
-    let counted = reader.records();
-    let mut counts = counted.iter().filter_map(|r| match &r.event {
-        Event::StockSnapshot(e) => Some(e.sellable),
-        _ => None,
-    });
-    assert_eq!(
-        counts.next_back(),
-        Some(Decimal::ZERO),
-        "the case can close"
-    );
+        reader.drain().await;
+        let counted = reader.records();
+        let mut counts = counted.iter().filter_map(|r| match &r.event {
+            Event::StockSnapshot(e) => Some(e.sellable),
+            _ => None,
+        });
+        assert_eq!(
+            counts.next_back(),
+            Some(Decimal::ZERO),
+            "the case can close"
+        );
+    }
 }
 
 #[tokio::test]
 async fn a_mirror_that_says_something_else_by_now_is_left_alone() {
-    let mirror = Mirror::with(10).await;
-    mirror.act("sell", 1);
-    let done = mirror.write(correction(10, 13)).await;
-    assert_eq!((ended(&done), mirror.has()), ("StaleSkipped".into(), 9.0));
+    for kind in KINDS {
+        let mirror = Mirror::with(kind, 10).await;
+        mirror.act("sell", 1);
+        let done = mirror.write(correction(10, 13)).await;
+        assert_eq!((ended(&done), mirror.has()), ("StaleSkipped".into(), 9.0));
+    }
 }
 
 #[tokio::test]
 async fn names_that_mean_nothing_are_named() {
-    let mirror = Mirror::with(10).await;
-    let mut event = correction(10, 13);
-    event.sku = Some("NOBODY".into());
-    let refused = mirror.write(event).await.expect_err("no such product");
-    assert_eq!(refused.code, Code::UnknownReference, "{refused}");
-    let mut event = correction(10, 13);
-    event.location_id = Some("moon".into());
-    let refused = mirror.write(event).await.expect_err("no such location");
-    assert!(refused.message.contains("moon"), "{refused}");
-    let mut event = correction(10, 13);
-    event.should = None;
-    let refused = mirror.write(event).await.expect_err("half a correction");
-    assert_eq!(refused.code, Code::DataQuality, "{refused}");
-    assert_eq!(mirror.has(), 10.0);
+    for kind in KINDS {
+        let mirror = Mirror::with(kind, 10).await;
+        let mut event = correction(10, 13);
+        event.sku = Some("NOBODY".into());
+        let refused = mirror.write(event).await.expect_err("no such product");
+        assert_eq!(refused.code, Code::UnknownReference, "{refused}");
+        let mut event = correction(10, 13);
+        event.location_id = Some("moon".into());
+        let refused = mirror.write(event).await.expect_err("no such location");
+        assert!(refused.message.contains("moon"), "{refused}");
+        let mut event = correction(10, 13);
+        event.should = None;
+        let refused = mirror.write(event).await.expect_err("half a correction");
+        assert_eq!(refused.code, Code::DataQuality, "{refused}");
+        assert_eq!(mirror.has(), 10.0);
+    }
 }
 
 /// Calls that fail before or after their effect, and sales in between: the effect is one, and no sale
 /// is lost in it.
 #[tokio::test]
 async fn whatever_call_fails_the_difference_is_booked_once() {
-    for seed in 0..60 {
-        let mut random = StdRng::seed_from_u64(seed);
-        let mirror = Mirror::with(20).await;
-        let (shows, should) = (20, random.random_range(0..40));
-        let mut sold = 0;
-        for _ in 0..12 {
-            let faults = (0..random.random_range(0..3)).map(|_| match random.random_range(0..3) {
-                0 => FakeFault::Cut,
-                1 => FakeFault::Status(503, None),
-                _ => FakeFault::AppliedThenCut,
-            });
-            mirror.fake.inject(faults.collect());
-            let result = mirror.write(correction(shows, should)).await;
-            mirror.fake.inject(Vec::new());
-            match result {
-                Ok(_) => break,
-                Err(fault) => assert!(
-                    matches!(fault.verdict, crossdock::pipeline::Verdict::Retry { .. }),
-                    "seed {seed}: {fault}"
-                ),
+    for kind in KINDS {
+        for seed in 0..60 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let mirror = Mirror::with(kind, 20).await;
+            let (shows, should) = (20, random.random_range(0..40));
+            let mut sold = 0;
+            for _ in 0..12 {
+                let faults =
+                    (0..random.random_range(0..3)).map(|_| match random.random_range(0..3) {
+                        0 => FakeFault::Cut,
+                        1 => FakeFault::Status(503, None),
+                        _ => FakeFault::AppliedThenCut,
+                    });
+                mirror.fake.inject(faults.collect());
+                let result = mirror.write(correction(shows, should)).await;
+                mirror.fake.inject(Vec::new());
+                match result {
+                    Ok(_) => break,
+                    Err(fault) => assert!(
+                        matches!(fault.verdict, crossdock::pipeline::Verdict::Retry { .. }),
+                        "seed {seed}: {fault}"
+                    ),
+                }
+                if sold == 0 && random.random_bool(0.2) {
+                    mirror.act("sell", 1);
+                    sold = 1;
+                }
             }
-            if sold == 0 && random.random_bool(0.2) {
-                mirror.act("sell", 1);
-                sold = 1;
+            let done = mirror.write(correction(shows, should)).await;
+            assert!(done.is_ok(), "seed {seed}: {done:?}");
+            let has = mirror.has() + f64::from(sold);
+            let either = [f64::from(shows), f64::from(should)];
+            assert!(either.contains(&has), "seed {seed}: {has} of {either:?}");
+            if sold == 0 {
+                assert_eq!(has, f64::from(should), "seed {seed}");
             }
-        }
-        let done = mirror.write(correction(shows, should)).await;
-        assert!(done.is_ok(), "seed {seed}: {done:?}");
-        let has = mirror.has() + f64::from(sold);
-        let either = [f64::from(shows), f64::from(should)];
-        assert!(either.contains(&has), "seed {seed}: {has} of {either:?}");
-        if sold == 0 {
-            assert_eq!(has, f64::from(should), "seed {seed}");
         }
     }
 }
 
 #[tokio::test]
 async fn only_its_own_corrections_are_taken_and_only_if_asked_for() {
-    let mirror = Mirror::with(1).await;
-    let inbound = |event: Correction| delivery(event).inbound;
-    let sink = mirror.connector.sink().expect("a sink");
-    assert!(sink.wants(&inbound(correction(1, 2))));
-    let mut other = correction(1, 2);
-    other.target = "another".into();
-    assert!(!sink.wants(&inbound(other)));
-    let mut replay = correction(1, 2);
-    replay.kind = CorrectionKind::ReplayOrder;
-    assert!(!sink.wants(&inbound(replay)));
-    let descriptor = connectors::find("tryton").expect("a connector");
-    let mut settings = mirror.fake.settings();
-    settings["correct_stock"] = json!(false);
-    let sink = build(descriptor, settings.clone()).sink().expect("a sink");
-    assert!(!sink.wants(&inbound(correction(1, 2))));
-    settings["channels"] = json!({});
-    assert!(build(descriptor, settings.clone()).sink().is_none());
-    settings["correct_stock"] = json!(true);
-    assert!(build(descriptor, settings).sink().is_some());
+    for kind in KINDS {
+        let mirror = Mirror::with(kind, 1).await;
+        let inbound = |event: Correction| delivery(event).inbound;
+        let sink = mirror.connector.sink().expect("a sink");
+        assert!(sink.wants(&inbound(correction(1, 2))));
+        let mut other = correction(1, 2);
+        other.target = "another".into();
+        assert!(!sink.wants(&inbound(other)));
+        let mut replay = correction(1, 2);
+        replay.kind = CorrectionKind::ReplayOrder;
+        assert!(!sink.wants(&inbound(replay)));
+        let descriptor = connectors::find(mirror.kind).expect("a connector");
+        let mut settings = mirror.fake.settings();
+        settings["correct_stock"] = json!(false);
+        let sink = build(descriptor, settings.clone()).sink().expect("a sink");
+        assert!(!sink.wants(&inbound(correction(1, 2))));
+        settings["channels"] = json!({});
+        assert!(build(descriptor, settings.clone()).sink().is_none());
+        settings["correct_stock"] = json!(true);
+        assert!(build(descriptor, settings).sink().is_some());
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// What the connectors' sinks call to change something: Vendure's and Tryton's calls by their bodies.
+/// What the connectors' sinks call to change something, by their bodies: Vendure's and Tryton's calls.
 const WRITES: &[&str] = &[
     "updateProductVariants(",
     "addFulfillmentToOrder(",
@@ -16,6 +16,17 @@ const WRITES: &[&str] = &[
     "\"model.sale.sale.create\"",
     "\"model.sale.sale.quote\"",
     "\"model.sale.sale.confirm\"",
+];
+
+/// Methods of Odoo that change something, as its addresses end.
+const METHODS: &[&str] = &[
+    "/load ",
+    "/write ",
+    "/reconcile ",
+    "/button_validate ",
+    "/action_confirm ",
+    "/action_cancel ",
+    "/action_post ",
 ];
 
 /// What becomes of the next call that writes.
@@ -97,8 +108,10 @@ impl Shared {
             }
         }
         let text = String::from_utf8_lossy(&body);
-        let writes =
-            WRITES.iter().any(|name| text.contains(name)) || head.starts_with("POST /admin/");
+        let (first, rest) = head.split_once("\r\n").unwrap_or((&head, ""));
+        let writes = WRITES.iter().any(|name| text.contains(name))
+            || METHODS.iter().any(|method| first.contains(method))
+            || first.starts_with("POST /admin/");
         let cut = writes
             .then(|| self.cuts.lock().expect("sound").pop_front())
             .flatten();
@@ -110,7 +123,6 @@ impl Shared {
         if writes {
             self.writes.lock().expect("sound").push(text.into_owned());
         }
-        let (first, rest) = head.split_once("\r\n").unwrap_or((&head, ""));
         write!(server, "{first}\r\nconnection: close\r\n{rest}")?;
         server.write_all(&body)?;
         let mut answer = Vec::new();

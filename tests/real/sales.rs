@@ -81,7 +81,7 @@ pub fn placed(number: &str, customer: &str) -> OrderEvent {
     )
 }
 
-fn event(number: &str, kind: OrderEventType, order: Option<OrderSnapshot>) -> OrderEvent {
+pub fn event(number: &str, kind: OrderEventType, order: Option<OrderSnapshot>) -> OrderEvent {
     OrderEvent {
         meta: EventMeta {
             source: "web-shop".into(),
@@ -99,7 +99,7 @@ pub fn id_of(number: &str) -> String {
     order_id("default", "web", number).to_string()
 }
 
-fn write(
+pub fn write(
     reader: &Reader,
     sink: &Arc<dyn Sink>,
     event: &(impl Into<Event> + Clone),
@@ -136,7 +136,7 @@ fn write(
 }
 
 /// What was told of an order since so many records, the newest.
-fn last<T: Clone>(
+pub fn last<T: Clone>(
     reader: &Reader,
     since: usize,
     number: &str,

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+const NAMES: [&str; 4] = ["tryton", "odoo", "vendure", "medusa"];
+
 /// The systems, as long as this lives.
 ///
 /// `landscape.sh hold` keeps them from all other processes until this process ends, however it ends, and
@@ -17,7 +19,7 @@ pub struct Systems {
 static HELD: Mutex<Option<Result<Child, String>>> = Mutex::new(None);
 
 impl Systems {
-    /// All three, running. `None`, with a line that says why, where they cannot be started; never
+    /// All of them, running. `None`, with a line that says why, where they cannot be started; never
     /// `None` in continuous integration.
     pub fn find() -> Option<Systems> {
         let mut turn = HELD.lock().unwrap_or_else(PoisonError::into_inner);
@@ -25,9 +27,11 @@ impl Systems {
         match outcome.map_err(Clone::clone) {
             Ok(()) => {
                 // A test that failed may have left one of them stopped.
-                for name in ["tryton", "vendure", "medusa"] {
-                    control(name, "up");
-                }
+                std::thread::scope(|scope| {
+                    for name in NAMES {
+                        scope.spawn(move || control(name, "up"));
+                    }
+                });
                 Some(Systems { _turn: turn })
             }
             Err(why) if std::env::var("CI").is_ok_and(|v| v == "true") => {
@@ -72,6 +76,7 @@ impl Systems {
 pub fn url(name: &str) -> String {
     let (variable, port) = match name {
         "tryton" => ("LANDSCAPE_TRYTON_PORT", "8300"),
+        "odoo" => ("LANDSCAPE_ODOO_PORT", "8340"),
         "vendure" => ("LANDSCAPE_VENDURE_PORT", "8310"),
         _ => ("LANDSCAPE_MEDUSA_PORT", "8330"),
     };
@@ -86,7 +91,8 @@ fn script(name: &str) -> Command {
 
 fn hold() -> Result<Child, String> {
     let mut child = script("landscape.sh")
-        .args(["hold", "tryton", "vendure", "medusa"])
+        .arg("hold")
+        .args(NAMES)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         // A Ctrl-C is for the tests; the script ends when they have.

@@ -25,8 +25,14 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// Of Tryton.
     pub fn new(settings: Value) -> Reader {
-        let kind = connectors::find("tryton").expect("the connector");
+        Reader::of("tryton", settings)
+    }
+
+    /// Of a connector of this kind.
+    pub fn of(kind: &str, settings: Value) -> Reader {
+        let kind = connectors::find(kind).expect("the connector");
         let connector = (kind.build)("erp", settings).expect("built");
         Reader {
             runtime: tokio::runtime::Builder::new_current_thread()
@@ -77,7 +83,7 @@ impl Reader {
     }
 
     /// Stock by location and SKU, folded from all movements told.
-    fn stock(&self) -> BTreeMap<(String, String), Decimal> {
+    pub fn stock(&self) -> BTreeMap<(String, String), Decimal> {
         let (mut stock, mut seen): (BTreeMap<_, Decimal>, _) = (BTreeMap::new(), BTreeSet::new());
         for record in &self.records {
             let Event::StockChanged(e) = &record.event else {

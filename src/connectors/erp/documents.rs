@@ -2,12 +2,13 @@
 
 use super::events::{bad, object_meta};
 use super::moves::OfOrder;
+use super::places::Place;
 use crate::contract::event::{
-    NodeType, OrderEvent, OrderEventType, Package, ShipmentEvent, ShipmentLine, ShipmentStatus,
-    Text,
+    Disposition, NodeType, OrderEvent, OrderEventType, Package, ReturnEvent, ReturnLine,
+    ReturnMethod, ReturnStatus, ShipmentEvent, ShipmentLine, ShipmentStatus, StockState, Text,
 };
 use crate::contract::topic;
-use crate::domain::{Decimal, Timestamp};
+use crate::domain::{Decimal, Timestamp, return_id};
 use crate::pipeline::{Code, Fault, SourceRecord};
 use std::collections::BTreeMap;
 
@@ -113,6 +114,98 @@ impl Document<'_> {
             }
         });
         records.collect()
+    }
+
+    /// Goods that come back, once for each order that is in them.
+    pub fn returned(&self, returned: &Return) -> Vec<SourceRecord> {
+        let mut lines: BTreeMap<&Text, Vec<ReturnLine>> = BTreeMap::new();
+        for part in &returned.parts {
+            let here = match part.is_here {
+                true => part.quantity,
+                false => Decimal::ZERO,
+            };
+            lines.entry(&part.of.order).or_default().push(ReturnLine {
+                return_line_id: part.name.clone(),
+                order_line_id: part.of.line.clone(),
+                sku: part.sku.clone(),
+                requested: part.quantity,
+                received: here,
+                accepted: match returned.status {
+                    ReturnStatus::Inspected => here,
+                    _ => Decimal::ZERO,
+                },
+                disposition: part.disposition,
+                ..ReturnLine::default()
+            });
+        }
+        let records = lines.into_iter().map(|(order, lines)| {
+            let event = ReturnEvent {
+                meta: object_meta(
+                    self.instance,
+                    "ReturnEvent",
+                    self.record_id,
+                    order,
+                    self.at,
+                    self.version,
+                ),
+                order_id: order.clone(),
+                return_id: return_name(order, self.instance, self.record_id),
+                return_version: self.version,
+                status: returned.status,
+                method: returned.method,
+                return_location_id: Some(returned.location.clone()),
+                lines,
+                ..ReturnEvent::default()
+            };
+            SourceRecord {
+                topic: topic::RETURN_EVENT,
+                key: order.clone(),
+                event: event.into(),
+            }
+        });
+        records.collect()
+    }
+}
+
+/// The id of a return that was opened in the ERP.
+pub fn return_name(order: &str, instance: &str, record_id: &str) -> Text {
+    compact_str::format_compact!("{}", return_id(order, instance, record_id))
+}
+
+/// Goods that come back.
+pub struct Return {
+    /// How far it is.
+    pub status: ReturnStatus,
+    /// How they come.
+    pub method: ReturnMethod,
+    /// Where they come to.
+    pub location: Text,
+    /// What comes.
+    pub parts: Vec<ReturnPart>,
+}
+
+/// Goods of an order that come back.
+pub struct ReturnPart {
+    /// Whose they were.
+    pub of: OfOrder,
+    /// The ERP's name of the line.
+    pub name: Text,
+    /// What they are.
+    pub sku: Text,
+    /// How much of it.
+    pub quantity: Decimal,
+    /// Whether they have come.
+    pub is_here: bool,
+    /// What becomes of them.
+    pub disposition: Disposition,
+}
+
+/// What becomes of goods that came back and were put there.
+pub fn disposition(put: Option<&Place>) -> Disposition {
+    match put {
+        Some(Place::Stock { state, .. }) if *state == StockState::Damaged => Disposition::Damaged,
+        Some(Place::Outside { .. }) => Disposition::Dispose,
+        _ => Disposition::Restock,
     }
 }
 

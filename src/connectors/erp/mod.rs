@@ -5,11 +5,15 @@
 //! followed by stamps, its stock as [`Moves`], its locations as a [`Tree`], and gets the bookmarks and
 //! the events.
 
+mod bills;
 mod books;
+mod corrections;
 mod documents;
+mod elsewhere;
 mod events;
 mod ids;
 mod listing;
+mod money;
 mod moves;
 mod objects;
 mod orders;
@@ -19,12 +23,20 @@ mod stock;
 mod told;
 mod window;
 
+pub use bills::{Bill, BillLine, taxes_of_lines};
 pub use books::{Books, Stored, Tables, Transaction};
-pub use documents::{Document, Shipment, ShipmentPart, unknown_state};
-pub use events::{Count, Price, Product, bad, is_gtin, meta, object_meta, snapshot};
+pub use corrections::{SetStock, sets_stock};
+pub use documents::{
+    Document, Return, ReturnPart, Shipment, ShipmentPart, disposition, return_name, unknown_state,
+};
+pub use elsewhere::{
+    ByLine, accepted, came_back, has_left, left, never_sold, not_taken, share_out,
+};
+pub use events::{Count, Price, Product, bad, is_gtin, object_meta, snapshot};
 pub use events::{location, price, product};
 pub use ids::Ids;
 pub use listing::{Listing, OrderList};
+pub use money::{Booking, PaymentSettings, wants_payment, wants_refund};
 pub use moves::{Move, OfOrder};
 pub use objects::{Kept, Objects, Told, Versions};
 pub use orders::{

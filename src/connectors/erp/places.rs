@@ -202,14 +202,15 @@ impl Tree {
 
     /// Storage locations below a row, and itself, whose goods are sellable.
     pub fn sellable_below(&self, owner: i64) -> Vec<i64> {
-        let mut found: Vec<i64> = self
-            .nodes
-            .iter()
-            .filter(|(_, n)| n.kind == Kind::Storage)
+        self.places_below(owner, StockState::Sellable)
+    }
+
+    /// Storage locations below a row, and itself, whose goods are in this state.
+    pub fn places_below(&self, owner: i64, state: StockState) -> Vec<i64> {
+        let storage = self.nodes.iter().filter(|(_, n)| n.kind == Kind::Storage);
+        let mut found: Vec<i64> = storage
             .map(|(id, _)| *id)
-            .filter(|id| {
-                self.owner(*id) == Ok(Some(owner)) && self.state(*id) == Ok(StockState::Sellable)
-            })
+            .filter(|id| self.owner(*id) == Ok(Some(owner)) && self.state(*id) == Ok(state))
             .collect();
         found.sort_unstable();
         found

@@ -1,9 +1,12 @@
 //! Odoo, an ERP with warehouses and tills. Its source reads stock movements, counts, products, prices and
-//! locations, and of the orders that it keeps acceptance and deliveries. Its sink makes orders into sales.
+//! locations, of the orders that it keeps acceptance, deliveries, returns and invoices, and receipts of tills as
+//! orders of their own. Its sink makes orders into sales, and takes what happened to them elsewhere.
 //!
 //! `client` talks JSON-2, `table` says how its tables are followed, `tree` what a location is, `stock` and
-//! `objects` turn rows into events with what ERPs share in `connectors/erp`, `documents` those of orders.
-//! Writing: `sales` takes orders, `references` what their names are here. `fake` is the stand-in.
+//! `objects` turn rows into events with what ERPs share in `connectors/erp`, `documents` and `invoices` those of
+//! orders, `tills` and `receipts` those of tills. Writing: `sales` takes orders, `references` what their names
+//! are here, `dispatches`, `give_back` and `money` shipments, returns and payments, `corrections` sets stock
+//! right. `fake` is the stand-in.
 //!
 //! Facts about the API are of Odoo 19, each seen against a running server:
 //! - `write_date` is the start of the transaction, read and compared in whole seconds although rows sort
@@ -20,14 +23,26 @@
 //! - Rows that are deleted leave nothing. A done line cannot be deleted. A product or location that is
 //!   deleted is not noticed.
 //! - The same reference twice makes two sales. An external id is the only key that the database keeps:
-//!   what is made by `load` under one is made once.
+//!   what is made by `load` under one is made once: sales, pickings, entries, credit notes, counts.
+//! - A picking that leaves something out is done if `skip_backorder` says so, and another is made for the
+//!   rest with the same source document.
+//! - A return that is of a sale's line makes its delivered quantity less; a credit note of it, also a draft, its
+//!   invoiced quantity.
+//! - A receipt of a till is there as soon as it is paid and its goods have moved; it goes from `paid` to `done`
+//!   when its session is closed, and nothing else of it changes.
 //! - Tables have no index on `write_date`: where they are large, give `stock_move_line`, `stock_move`,
 //!   `stock_picking`, `sale_order` and `product_product` one, and `sale_order` one on `origin`.
 
 mod client;
+mod corrections;
+mod dispatches;
 mod documents;
 mod fake;
+mod give_back;
+mod invoices;
+mod money;
 mod objects;
+mod receipts;
 mod references;
 mod rows;
 mod sales;
@@ -35,6 +50,7 @@ mod settings;
 mod sink;
 mod stock;
 mod table;
+mod tills;
 mod tree;
 
 use crate::connectors::erp::{ErpSource, Objects, Part, Stock};
@@ -57,7 +73,7 @@ const CAPABILITIES: Capabilities = Capabilities {
 /// What the connector is.
 pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     kind: "odoo",
-    purpose: "reads stock movements, counts and products of an Odoo ERP, and keeps orders there",
+    purpose: "reads stock movements, counts, products and receipts of an Odoo ERP, and keeps orders there",
     emits: &[
         topic::STOCK_CHANGE,
         topic::STOCK_SNAPSHOT,
@@ -66,9 +82,20 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
         topic::PRICE_CHANGE,
         topic::ORDER_LIFECYCLE,
         topic::SHIPMENT_EVENT,
+        topic::RETURN_EVENT,
+        topic::INVOICE_EVENT,
+        topic::PAYMENT_EVENT,
+        topic::REFUND_REQUEST,
     ],
     inbox: false,
-    accepts: &[topic::ORDER_LIFECYCLE],
+    accepts: &[
+        topic::ORDER_LIFECYCLE,
+        topic::PAYMENT_EVENT,
+        topic::SHIPMENT_EVENT,
+        topic::RETURN_EVENT,
+        topic::REFUND_EVENT,
+        topic::RECON_CORRECTION,
+    ],
     sink: Some(CAPABILITIES),
     evidence: Evidence::Documentation,
     settings: || schemars::schema_for!(Settings),
@@ -103,10 +130,10 @@ impl Connector for Odoo {
         Some(Box::new(ErpSource::new(stock, parts.collect())))
     }
 
-    /// Where no channel is named there are no orders to take.
+    /// Where no channel is named there are no orders to take, and stock is corrected only if asked for.
     fn sink(&self) -> Option<Arc<dyn Sink>> {
         let (instance, client) = (self.instance.clone(), self.client.clone());
-        (!client.settings.channels.is_empty())
+        (!client.settings.channels.is_empty() || client.settings.correct_stock)
             .then(|| Arc::new(sink::OdooSink { instance, client }) as Arc<dyn Sink>)
     }
 
@@ -131,6 +158,9 @@ impl Connector for Odoo {
             (objects::Kind::Prices, "read prices"),
             (objects::Kind::Sales, "read sales"),
             (objects::Kind::Shipments, "read deliveries"),
+            (objects::Kind::Returns, "read returns"),
+            (objects::Kind::Invoices, "read invoices"),
+            (objects::Kind::Receipts, "read receipts of tills"),
         ] {
             if kind.is_read(&client.settings) {
                 checks.push(ok(what, objects::check(client, kind).await));

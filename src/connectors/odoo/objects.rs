@@ -2,11 +2,11 @@
 
 use super::client::{Client, Search};
 use super::documents::{self, Page};
-use super::rows;
 use super::settings::Settings;
 use super::stock::unit_code;
 use super::table::Stamped;
 use super::tree::{self, Places};
+use super::{invoices, money, rows, tills};
 use crate::connectors::erp::{self, Kept, Row, Table, Told, Versions, bad, is_gtin, object_meta};
 use crate::contract::event::EventMeta;
 use crate::pipeline::{Code, Fault, SourceRecord};
@@ -33,6 +33,9 @@ pub(super) enum Kind {
     Prices,
     Sales,
     Shipments,
+    Returns,
+    Invoices,
+    Receipts,
 }
 
 impl Kind {
@@ -42,13 +45,19 @@ impl Kind {
         Kind::Prices,
         Kind::Sales,
         Kind::Shipments,
+        Kind::Returns,
+        Kind::Invoices,
+        Kind::Receipts,
     ];
 
     /// Whether the settings ask for it.
     pub fn is_read(self, settings: &Settings) -> bool {
         match self {
             Kind::Locations | Kind::Products | Kind::Prices => true,
-            Kind::Sales | Kind::Shipments => !settings.channels.is_empty(),
+            Kind::Sales | Kind::Shipments | Kind::Returns | Kind::Invoices => {
+                !settings.channels.is_empty()
+            }
+            Kind::Receipts => !settings.tills.is_empty(),
         }
     }
 
@@ -57,7 +66,7 @@ impl Kind {
         match self {
             // A customer waits for it.
             Kind::Sales | Kind::Shipments => 1,
-            Kind::Products | Kind::Prices => 4,
+            Kind::Products | Kind::Prices | Kind::Returns | Kind::Invoices | Kind::Receipts => 4,
             Kind::Locations => 20,
         }
     }
@@ -69,6 +78,9 @@ impl Kind {
             Kind::Prices => "prices",
             Kind::Sales => "sales",
             Kind::Shipments => "shipments",
+            Kind::Returns => "returns",
+            Kind::Invoices => "invoices",
+            Kind::Receipts => "receipts",
         }
     }
 
@@ -77,7 +89,9 @@ impl Kind {
             Kind::Locations => tree::LOCATION,
             Kind::Products | Kind::Prices => PRODUCT,
             Kind::Sales => documents::SALE,
-            Kind::Shipments => documents::PICKING,
+            Kind::Shipments | Kind::Returns => documents::PICKING,
+            Kind::Invoices => money::ENTRY,
+            Kind::Receipts => tills::RECEIPT,
         }
     }
 
@@ -87,7 +101,9 @@ impl Kind {
             Kind::Products => PRODUCT_FIELDS,
             Kind::Prices => PRICE_FIELDS,
             Kind::Sales => documents::SALE_FIELDS,
-            Kind::Shipments => documents::PICKING_FIELDS,
+            Kind::Shipments | Kind::Returns => documents::PICKING_FIELDS,
+            Kind::Invoices => invoices::INVOICE_FIELDS,
+            Kind::Receipts => tills::RECEIPT_FIELDS,
         }
     }
 
@@ -97,11 +113,11 @@ impl Kind {
             Kind::Locations => &[(tree::WAREHOUSE, Part::Names("view_location_id"))],
             Kind::Products => &[("product.template", Part::NamedBy("product_tmpl_id"))],
             // Goods of a picking are written on their own.
-            Kind::Shipments => &[
+            Kind::Shipments | Kind::Returns => &[
                 ("stock.move", Part::Names("picking_id")),
                 ("stock.move.line", Part::Names("picking_id")),
             ],
-            Kind::Prices | Kind::Sales => &[],
+            Kind::Prices | Kind::Sales | Kind::Invoices | Kind::Receipts => &[],
         }
     }
 }
@@ -196,7 +212,7 @@ impl Kept for KeptObjects {
             Kind::Locations => self.locations(found, versions).await,
             Kind::Products => self.products(found, versions).await,
             Kind::Prices => self.prices(found, versions).await,
-            Kind::Sales | Kind::Shipments => {
+            Kind::Sales | Kind::Shipments | Kind::Returns | Kind::Invoices | Kind::Receipts => {
                 let page = Page {
                     client: &self.client,
                     instance: &self.instance,
@@ -204,6 +220,9 @@ impl Kept for KeptObjects {
                 };
                 match self.kind {
                     Kind::Shipments => page.shipments(found, versions).await,
+                    Kind::Returns => page.returns(found, versions).await,
+                    Kind::Invoices => page.invoices(found, versions).await,
+                    Kind::Receipts => page.receipts(found).await,
                     _ => Ok(page.sales(found, versions)),
                 }
             }

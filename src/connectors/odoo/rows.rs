@@ -1,7 +1,7 @@
 //! Values of Odoo's JSON: times, quantities, related rows. What is empty is `false`.
 
 use crate::connectors::erp::Row;
-use crate::domain::{Decimal, Timestamp};
+use crate::domain::{Date, Decimal, Timestamp};
 use jiff::civil;
 use serde_json::Value;
 
@@ -16,6 +16,19 @@ pub(super) fn stamp(value: &Value) -> Option<Timestamp> {
 pub(super) fn stamp_text(stamp: i64) -> String {
     let time = jiff::Timestamp::from_microsecond(stamp).unwrap_or_default();
     time.strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// A day as Odoo writes it.
+pub(super) fn day(value: &Value) -> Option<Date> {
+    let day = civil::Date::strptime("%Y-%m-%d", value.as_str()?).ok()?;
+    let epoch = civil::Date::constant(1970, 1, 1);
+    Some(Date(day.since(epoch).ok()?.get_days()))
+}
+
+/// The day of a time, in UTC, for Odoo.
+pub(super) fn day_text(at: Timestamp) -> String {
+    let time = jiff::Timestamp::from_microsecond(at.0).unwrap_or_default();
+    time.strftime("%Y-%m-%d").to_string()
 }
 
 /// A number that Odoo keeps as floating point. `None` when it is none, or has more than four places.
@@ -84,6 +97,14 @@ mod tests {
         }
         assert_eq!(stamp(&json!(false)), None);
         assert_eq!(stamp(&json!("2026-13-01 00:00:00")), None);
+    }
+
+    #[test]
+    fn days_are_the_same_after_a_round_trip() {
+        let at = Timestamp(1_795_000_000_000_000);
+        let day = day(&json!(day_text(at))).expect("a day");
+        assert_eq!(i64::from(day.0), at.0 / 86_400_000_000);
+        assert_eq!(super::day(&json!("2026-02-30")), None);
     }
 
     #[test]

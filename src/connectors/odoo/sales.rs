@@ -26,6 +26,8 @@ const FIELDS: &[&str] = &[
     "origin",
     "amount_total",
     "currency_id",
+    "partner_id",
+    "warehouse_id",
     "picking_ids",
     "invoice_ids",
 ];
@@ -237,6 +239,12 @@ fn gone(who: &str) -> Fault {
     Fault::retry(Stage::Write, Code::Unavailable, message)
 }
 
+/// The order itself has not come yet, or is not in the ERP for another reason.
+pub(super) fn too_early(who: &str) -> Fault {
+    let message = format!("{who}: the order is not in Odoo; redrive the order, then this");
+    Fault::retry(Stage::Write, Code::TooEarly, message)
+}
+
 fn busy(who: &str) -> Fault {
     let message = format!("{who}: others were writing the same sale in Odoo");
     Fault::retry(Stage::Write, Code::Unavailable, message)
@@ -299,8 +307,7 @@ pub(super) async fn cancel(client: &Client, event: &OrderEvent) -> Result<Ack, F
     let who = format!("order {}", event.order_id);
     let affected = affected(event);
     let Some(sale) = find(client, &event.order_id).await? else {
-        let message = format!("{who}: the order is not in Odoo; redrive the order, then this");
-        return Err(Fault::retry(Stage::Write, Code::TooEarly, message));
+        return Err(too_early(&who));
     };
     let number = rows::text(&sale, "name").unwrap_or_default();
     if affected.is_empty() || rows::text(&sale, "state") == Some("cancel") {

@@ -2,7 +2,7 @@
 //! keeps.
 
 use crate::config::Secret;
-use crate::connectors::erp::{LocationSettings, configuration};
+use crate::connectors::erp::{LocationSettings, PaymentSettings, configuration};
 use crate::pipeline::Fault;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -18,7 +18,8 @@ pub struct Settings {
     pub database: Option<String>,
     /// API key of the user to work as, by reference: `${env:NAME}` or `${file:PATH}`. The user's company is
     /// the one that is read. Without `channels` it needs the right to read stock and products, and none to
-    /// change anything; with them also to read and write sales and contacts.
+    /// change anything but what other settings say; with them also to read and write sales, contacts,
+    /// deliveries and invoices.
     pub api_key: Secret,
     /// What Odoo's warehouses are here, by short name (code). A warehouse that is not listed is a
     /// distribution centre under its own code. An internal location outside of every warehouse, by its
@@ -31,6 +32,10 @@ pub struct Settings {
     /// Full names of locations whose goods are held for quality, with all below them.
     #[serde(default)]
     pub held: Vec<String>,
+    /// Whether stock here is set right, by counts, where another system decides what there is and this
+    /// one says something else in two of its own counts. Needs the right to count.
+    #[serde(default)]
+    pub correct_stock: bool,
     /// The channels whose orders this ERP keeps, by channel id. None: it is read for stock only.
     /// Needs the applications Sales and Inventory, with `stock_delivery` for tracking numbers.
     #[serde(default)]
@@ -48,6 +53,25 @@ pub struct Settings {
     /// was sent until somebody confirms it.
     #[serde(default = "yes")]
     pub confirm_orders: bool,
+    /// Whether the credit note of a return that was received elsewhere is posted at once. Off: it is a
+    /// draft until somebody posts it.
+    #[serde(default)]
+    pub post_credit_notes: bool,
+    /// Whether a credit note that is posted asks for its amount to be paid back: off where the ERP pays
+    /// back itself, or where the channel does unasked.
+    #[serde(default)]
+    pub credit_notes_request_refunds: bool,
+    /// Where the money is booked that a provider took or gave back. Without it, it is not booked here.
+    #[serde(default)]
+    pub payments: Option<PaymentSettings>,
+    /// The tills whose receipts are told as orders, by the name of their point of sale in Odoo. Needs
+    /// the application Point of Sale.
+    #[serde(default)]
+    pub tills: BTreeMap<String, TillSettings>,
+    /// Payment methods of tills, and what their providers are called here. A method that is not listed
+    /// is its own provider, cash among them.
+    #[serde(default)]
+    pub providers: BTreeMap<String, String>,
     /// For how many seconds after its start a transaction of the ERP may still bring rows: longer
     /// than the longest one, such as the count of a whole warehouse.
     #[serde(default = "overlap_s")]
@@ -74,6 +98,14 @@ pub struct ChannelSettings {
     pub walk_in_customer: Option<String>,
 }
 
+/// A point of sale.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TillSettings {
+    /// The channel that its receipts are orders of.
+    pub channel: String,
+}
+
 fn yes() -> bool {
     true
 }
@@ -96,5 +128,11 @@ impl Settings {
             )));
         }
         Ok(())
+    }
+
+    /// Whether another system ships at this location.
+    pub(super) fn ships_elsewhere(&self, location: &str) -> bool {
+        let mut listed = self.locations.iter();
+        listed.any(|(code, l)| l.ships_elsewhere && l.id.as_ref().unwrap_or(code) == location)
     }
 }

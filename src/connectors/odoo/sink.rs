@@ -1,8 +1,9 @@
 //! What is written to Odoo.
 
+use super::CAPABILITIES;
 use super::client::Client;
-use super::{CAPABILITIES, sales};
-use crate::connectors::erp::{reject, wants_order};
+use super::{corrections, dispatches, give_back, money, sales};
+use crate::connectors::erp::{self, Booking, reject, wants_order};
 use crate::contract::event::{Event, OrderEvent, OrderEventType};
 use crate::pipeline::{Ack, Capabilities, Code, Delivery, Fault, Inbound, Sink};
 use std::sync::Arc;
@@ -13,6 +14,26 @@ pub(super) struct OdooSink {
 }
 
 impl OdooSink {
+    async fn take(&self, event: &Event) -> Result<Ack, Fault> {
+        let client = &self.client;
+        match (event, &client.settings.payments) {
+            (Event::OrderEvent(event), _) => self.order(event).await,
+            (Event::ShipmentEvent(event), _) => dispatches::take(client, event).await,
+            (Event::ReturnEvent(event), _) => give_back::take(client, event).await,
+            (Event::PaymentEvent(event), Some(settings)) => {
+                money::book(client, settings, &Booking::of_payment(event)).await
+            }
+            (Event::RefundEvent(event), Some(settings)) => {
+                money::book(client, settings, &Booking::of_refund(event)).await
+            }
+            (Event::Correction(event), _) => corrections::take(client, event).await,
+            (other, _) => {
+                let message = format!("Odoo takes no {}", other.contract());
+                Err(reject(Code::WrongContract, message))
+            }
+        }
+    }
+
     async fn order(&self, event: &OrderEvent) -> Result<Ack, Fault> {
         if event.r#type == OrderEventType::CancelDecided {
             return sales::cancel(&self.client, event).await;
@@ -39,10 +60,24 @@ impl Sink for OdooSink {
 
     /// What it has told itself is not news to it.
     fn wants(&self, inbound: &Inbound) -> bool {
-        let is_kept = |channel: &str| self.client.settings.channels.contains_key(channel);
+        if *inbound.event.meta().source == *self.instance {
+            return false;
+        }
+        let settings = &self.client.settings;
+        let keeps_orders = !settings.channels.is_empty();
+        let books_money = keeps_orders && settings.payments.is_some();
         match &inbound.event {
             Event::OrderEvent(event) => {
-                *event.meta.source != *self.instance && wants_order(event, is_kept)
+                wants_order(event, |channel| settings.channels.contains_key(channel))
+            }
+            Event::ShipmentEvent(event) => {
+                settings.ships_elsewhere(&event.node_id) && erp::has_left(event)
+            }
+            Event::ReturnEvent(event) => keeps_orders && !erp::accepted(event).is_empty(),
+            Event::PaymentEvent(event) => books_money && erp::wants_payment(event),
+            Event::RefundEvent(event) => books_money && erp::wants_refund(event),
+            Event::Correction(event) => {
+                settings.correct_stock && erp::sets_stock(&self.instance, event)
             }
             _ => false,
         }
@@ -51,13 +86,7 @@ impl Sink for OdooSink {
     async fn write(&self, batch: &[Delivery]) -> Vec<Result<Ack, Fault>> {
         let mut results = Vec::with_capacity(batch.len());
         for delivery in batch {
-            results.push(match &delivery.inbound.event {
-                Event::OrderEvent(event) => self.order(event).await,
-                other => {
-                    let message = format!("Odoo takes no {}", other.contract());
-                    Err(reject(Code::WrongContract, message))
-                }
-            });
+            results.push(self.take(&delivery.inbound.event).await);
         }
         results
     }

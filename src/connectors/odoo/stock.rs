@@ -5,13 +5,14 @@
 
 use super::client::{Client, Search};
 use super::documents;
-use super::rows;
 use super::table::Stamped;
 use super::tree::Places;
+use super::{give_back, rows, tills};
 use crate::connectors::erp::{
-    Count, Mark, Move, Moves, OfOrder, Phase, Place, Row, Table, Tally, Window, bad, snapshot,
+    Count, Mark, Move, Moves, OfOrder, Phase, Place, Row, Table, Tally, Window, bad, return_name,
+    snapshot,
 };
-use crate::contract::event::Text;
+use crate::contract::event::{StockState, Text};
 use crate::domain::{Decimal, Timestamp};
 use crate::pipeline::{Code, Fault, SourceRecord};
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,7 @@ use tokio::sync::Mutex;
 
 pub(super) const LINE: &str = "stock.move.line";
 const MOVE: &str = "stock.move";
-const QUANT: &str = "stock.quant";
+pub(super) const QUANT: &str = "stock.quant";
 const LINE_FIELDS: &[&str] = &[
     "product_id",
     "quantity_product_uom",
@@ -43,6 +44,8 @@ const MOVE_FIELDS: &[&str] = &[
     "picking_id",
     "origin",
 ];
+/// The session of a till that made a picking.
+const TILL: &str = "pos_session_id";
 const QUANT_FIELDS: &[&str] = &["product_id", "location_id", "quantity"];
 /// Counts that may wait to be compared; older ones are passed over.
 const COUNTS_MAX: usize = 1_000;
@@ -70,12 +73,27 @@ struct Document {
     is_inventory: bool,
     /// Whether it is of a picking that no till made.
     ships: bool,
+    /// The receipt of a till that it is of.
+    receipt: Option<i64>,
+    /// The return that its picking was made for elsewhere.
+    returned_by: Option<Text>,
     sale_line: Option<i64>,
     origin: Option<String>,
     /// Where goods that are on the way go.
     destination: Option<i64>,
     /// The move that sent them on the way.
     sent_by: Option<i64>,
+}
+
+/// What lines need besides their rows.
+struct Around {
+    places: Arc<Places>,
+    goods: HashMap<i64, Goods>,
+    documents: HashMap<i64, Document>,
+    /// By line of a sale.
+    orders: HashMap<i64, OfOrder>,
+    /// By receipt of a till and product.
+    receipts: HashMap<(i64, i64), OfOrder>,
 }
 
 /// Tries what reading needs.
@@ -141,24 +159,28 @@ impl OdooMoves {
         Ok(found.iter().map(|r| (rows::id(r), goods(r))).collect())
     }
 
-    /// Pickings of these lines that a till made: what they move is sold there and then.
-    async fn of_tills(&self, lines: &[&Row]) -> Result<BTreeSet<i64>, Fault> {
+    /// Pickings of these lines. What a till moves is sold there and then.
+    async fn pickings(&self, lines: &[&Row]) -> Result<HashMap<i64, Row>, Fault> {
         let pickings: BTreeSet<i64> = lines
             .iter()
             .filter_map(|l| rows::link(l, "picking_id"))
             .collect();
-        let (model, field) = (documents::PICKING, "pos_session_id");
-        if pickings.is_empty() || !self.client.has_field(model, field).await? {
-            return Ok(BTreeSet::new());
-        }
-        let fields = [field];
-        let found = self.client.all(model, "id", json!(pickings), &fields);
-        let of_till = |row: &Row| rows::link(row, field).map(|_| rows::id(row));
-        Ok(found.await?.iter().filter_map(of_till).collect())
+        let model = documents::PICKING;
+        let has_tills = !pickings.is_empty() && self.client.has_field(model, TILL).await?;
+        let fields = match has_tills {
+            true => &["origin", TILL, "pos_order_id"][..],
+            false => &["origin"],
+        };
+        let found = self.client.all(model, "id", json!(pickings), fields);
+        Ok(found
+            .await?
+            .into_iter()
+            .map(|r| (rows::id(&r), r))
+            .collect())
     }
 
     async fn documents(&self, lines: &[&Row]) -> Result<HashMap<i64, Document>, Fault> {
-        let tills = self.of_tills(lines).await?;
+        let pickings = self.pickings(lines).await?;
         // Without orders the sales' application may be missing.
         let keeps_orders = !self.client.settings.channels.is_empty();
         let more = if keeps_orders {
@@ -192,9 +214,13 @@ impl OdooMoves {
             let sent = rows::links(row, "move_orig_ids");
             let sent = sent.iter().find_map(|id| Some((*id, before.get(id)?)));
             let sent_to = sent.and_then(|(_, row)| rows::link(row, "location_final_id"));
+            let picking = rows::link(row, "picking_id").and_then(|id| pickings.get(&id));
+            let elsewhere = picking.and_then(|p| rows::text(p, "origin"));
             Document {
                 is_inventory: rows::flag(row, "is_inventory"),
-                ships: rows::link(row, "picking_id").is_some_and(|p| !tills.contains(&p)),
+                ships: picking.is_some_and(|p| rows::link(p, TILL).is_none()),
+                receipt: picking.and_then(|p| rows::link(p, "pos_order_id")),
+                returned_by: elsewhere.and_then(give_back::return_of).map(Text::from),
                 sale_line: rows::link(row, "sale_line_id"),
                 origin: rows::text(row, "origin").map(str::to_owned),
                 destination: sent_to.or(rows::link(row, "location_final_id")),
@@ -207,13 +233,14 @@ impl OdooMoves {
             .collect())
     }
 
-    fn read(
-        row: &Row,
-        places: &Places,
-        goods: &HashMap<i64, Goods>,
-        documents: &HashMap<i64, Document>,
-        orders: &HashMap<i64, OfOrder>,
-    ) -> Result<Move, Fault> {
+    fn interpreted(&self, row: &Row, around: &Around) -> Result<Move, Fault> {
+        let Around {
+            places,
+            goods,
+            documents,
+            orders,
+            receipts,
+        } = around;
         let id = rows::id(row);
         let product = rows::link(row, "product_id").unwrap_or_default();
         let goods = goods.get(&product);
@@ -242,7 +269,23 @@ impl OdooMoves {
             Some((_, d)) if d.ships => picking.clone(),
             _ => None,
         };
-        let line = document.as_ref().and_then(|(_, d)| d.sale_line);
+        let from_customer =
+            matches!(&from, Place::Outside { state, .. } if *state == StockState::Customer);
+        let of_sale = || {
+            let (_, document) = document.as_ref()?;
+            let of = orders.get(&document.sale_line?)?.clone();
+            let name = || Some(return_name(&of.order, &self.instance, picking.as_deref()?));
+            let returned_by = document.returned_by.clone().or_else(name);
+            Some(OfOrder {
+                returned_by: returned_by.filter(|_| from_customer),
+                ..of
+            })
+        };
+        let of_receipt = || {
+            let (_, document) = document.as_ref()?;
+            receipts.get(&(document.receipt?, product)).cloned()
+        };
+        let order = of_sale().or_else(of_receipt);
         let destination = document.as_ref().and_then(|(_, d)| d.destination);
         let destination = destination.and_then(|id| places.tree.place(id).ok());
         let arrives_unannounced =
@@ -267,7 +310,7 @@ impl OdooMoves {
             counted: document.as_ref().is_some_and(|(_, d)| d.is_inventory),
             origin: picking.or(document.and_then(|(_, d)| d.origin.clone())),
             destination: destination.filter(|_| on_the_way && !arrives_unannounced),
-            order: line.and_then(|line| orders.get(&line).cloned()),
+            order,
             system: "odoo",
         })
     }
@@ -392,8 +435,16 @@ impl Moves for OdooMoves {
         let documents = self.documents(&own).await?;
         let lines: BTreeSet<i64> = documents.values().filter_map(|d| d.sale_line).collect();
         let orders = documents::orders_of(&self.client, &lines).await?;
-        let read =
-            |row: &&Row| is_own(row).then(|| Self::read(row, &places, &goods, &documents, &orders));
+        let receipts = documents.values().filter_map(|d| d.receipt).collect();
+        let receipts = tills::orders_of(&self.client, &self.instance, &receipts).await?;
+        let around = Around {
+            places,
+            goods,
+            documents,
+            orders,
+            receipts,
+        };
+        let read = |row: &&Row| is_own(row).then(|| self.interpreted(row, &around));
         Ok(found.iter().map(read).collect())
     }
 

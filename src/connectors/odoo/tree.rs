@@ -22,6 +22,8 @@ const WAREHOUSE_FIELDS: &[&str] = &[
     "name",
     "code",
     "view_location_id",
+    "lot_stock_id",
+    "in_type_id",
     "partner_id",
     "write_date",
 ];
@@ -32,12 +34,18 @@ pub(super) struct Warehouse {
     pub id: i64,
     pub name: String,
     pub partner: Option<i64>,
+    /// Where it stores.
+    pub stock: i64,
+    /// The type of its receipts.
+    pub receipts: i64,
 }
 
 /// All locations, and the warehouses by their view location.
 pub(super) struct Places {
     pub tree: Tree,
     pub warehouses: BTreeMap<i64, Warehouse>,
+    /// Where goods are that customers have; the first one.
+    pub customers: Option<i64>,
     /// Highest stamps of both tables, and how many rows they have.
     state: State,
 }
@@ -83,10 +91,14 @@ impl Places {
                 id: rows::id(&row),
                 name: text("name"),
                 partner: rows::link(&row, "partner_id"),
+                stock: rows::link(&row, "lot_stock_id").unwrap_or_default(),
+                receipts: rows::link(&row, "in_type_id").unwrap_or_default(),
             };
             warehouses.insert(view, warehouse);
         }
         let nodes = rows_of(LOCATION, LOCATION_FIELDS).await?;
+        let is_customers = |row: &&Row| rows::text(row, "usage") == Some("customer");
+        let customers = nodes.iter().find(is_customers).map(rows::id);
         let nodes = nodes.iter().map(|row| {
             let id = rows::id(row);
             (id, node(row, codes.remove(&id)))
@@ -96,6 +108,7 @@ impl Places {
         Ok(Places {
             tree: Tree::new("Odoo", nodes, &s.locations, &s.damaged, &s.held)?,
             warehouses,
+            customers,
             state,
         })
     }
@@ -103,6 +116,12 @@ impl Places {
     /// The warehouse that is this location in events.
     pub fn warehouse_of(&self, location: &str) -> Option<&Warehouse> {
         self.warehouses.get(&self.tree.row_of(location)?)
+    }
+
+    /// The warehouse with this id, and its view location.
+    pub fn warehouse(&self, id: i64) -> Option<(i64, &Warehouse)> {
+        let mut all = self.warehouses.iter();
+        all.find(|(_, w)| w.id == id).map(|(view, w)| (*view, w))
     }
 
     /// Whether no location was written since, as far as whole seconds tell.

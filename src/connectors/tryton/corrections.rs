@@ -9,8 +9,8 @@ use super::client::{Change, Client, Search};
 use super::references::{busy, create};
 use super::rows;
 use super::tree;
-use crate::connectors::erp::reject;
-use crate::contract::event::{Correction, CorrectionKind, SinkOutcome};
+use crate::connectors::erp::{SetStock, reject};
+use crate::contract::event::{Correction, SinkOutcome};
 use crate::domain::Decimal;
 use crate::pipeline::{Ack, Code, Fault};
 use serde_json::{Value, json};
@@ -20,25 +20,14 @@ const LINE: &str = "stock.inventory.line";
 /// Drafts that are looked through for one that was made before.
 const DRAFTS_MAX: usize = 1_000;
 
-/// Whether a correction is for this Tryton and may be made.
-pub(super) fn wants(client: &Client, instance: &str, e: &Correction) -> bool {
-    let may = client.settings.correct_stock;
-    may && e.kind == CorrectionKind::SetStock && *e.target == *instance
-}
-
 /// Sets the stock of a position, if Tryton still has there what it was told to have.
 ///
 /// # Errors
 /// As the calls; a reject when a name means nothing here, or the goods lie in too many places.
 pub(super) async fn take(client: &Client, e: &Correction) -> Result<Ack, Fault> {
-    let (Some(sku), Some(location), Some(shows), Some(should)) =
-        (&e.sku, &e.location_id, e.shows, e.should)
-    else {
-        let message = format!("correction {} does not say what is where", e.correction_id);
-        return Err(reject(Code::DataQuality, message));
-    };
-    let who = format!("correction of {sku} at {location}");
-    let product = product(client, sku, &who).await?;
+    let set = SetStock::of(e)?;
+    let (location, who) = (set.location, &set.who);
+    let product = product(client, set.sku, who).await?;
     let (tree, _) = tree::load(client).await?;
     let owner = tree.row_of(location).ok_or_else(|| {
         let message =
@@ -47,28 +36,18 @@ pub(super) async fn take(client: &Client, e: &Correction) -> Result<Ack, Fault> 
     })?;
     let places = tree.sellable_below(owner);
     let now = stock(client, product, &places).await?;
-    let settled = |outcome| Ack {
-        outcome,
-        version: i64::from(e.attempt),
-        external_id: None,
-        digest: None,
-        status: None,
-    };
-    if now == should {
-        return Ok(settled(SinkOutcome::DuplicateAcked));
+    if let Some(ack) = set.ended(now) {
+        return Ok(ack);
     }
-    if now != shows {
-        // It has changed since it was compared: the next comparison says what is right now.
-        return Ok(settled(SinkOutcome::StaleSkipped));
-    }
-    let (place, there) = place_for(client, product, owner, &places, should - now, &who).await?;
+    let should = set.should;
+    let (place, there) = place_for(client, product, owner, &places, should - now, who).await?;
     let counted = there + should - now;
     let (inventory, expected) = match drafted(client, product, place, counted).await? {
         Some(found) => found,
         None => {
             let lines = json!([{"product": product, "quantity": counted.to_f64()}]);
             let count = json!([{"location": place, "empty_quantity": "keep", "lines": [["create", lines]]}]);
-            let made = create(client, INVENTORY, count, &who).await?;
+            let made = create(client, INVENTORY, count, who).await?;
             (made, expected(client, made).await?)
         }
     };
@@ -81,9 +60,9 @@ pub(super) async fn take(client: &Client, e: &Correction) -> Result<Ack, Fault> 
     match done.await? {
         Change::Done(_) if step == "confirm" => Ok(Ack {
             external_id: Some(format!("{INVENTORY},{inventory}")),
-            ..settled(SinkOutcome::Acked)
+            ..set.ack(SinkOutcome::Acked)
         }),
-        Change::Done(_) | Change::Conflict => Err(busy(&who)),
+        Change::Done(_) | Change::Conflict => Err(busy(who)),
         Change::Refused(why) => {
             let message = format!(
                 "{who}: Tryton refused to {step} the count {inventory}: {why}; settle it there by hand"

@@ -10,12 +10,11 @@ use super::references::busy;
 use super::rows;
 use super::sales::{self, SALE, stamp};
 use super::tree;
-use crate::connectors::erp::reject;
-use crate::contract::event::{ShipmentEvent, ShipmentStatus, SinkOutcome};
-use crate::domain::Decimal;
+use crate::connectors::erp::{self, reject};
+use crate::contract::event::{ShipmentEvent, SinkOutcome};
 use crate::pipeline::{Ack, Code, Fault};
 use serde_json::json;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 const MOVE: &str = "stock.move";
 const ROWS_MAX: usize = 1_000;
@@ -25,18 +24,7 @@ const FIELDS: &[&str] = &["state", "number", "reference", "warehouse", "_timesta
 
 /// Whether goods have left a house where another system ships.
 pub(super) fn wants(client: &Client, event: &ShipmentEvent) -> bool {
-    use ShipmentStatus as S;
-    let elsewhere = client.settings.ships_elsewhere(&event.node_id);
-    elsewhere
-        && matches!(
-            event.status,
-            S::Shipped
-                | S::InTransit
-                | S::OutForDelivery
-                | S::Delivered
-                | S::DeliveryFailed
-                | S::Collected
-        )
+    client.settings.ships_elsewhere(&event.node_id) && erp::has_left(event)
 }
 
 /// Takes goods out of the ERP's stock for the order's sale.
@@ -221,36 +209,23 @@ async fn set_quantities(
         .iter()
         .filter_map(|row| Some((rows::id(row), rows::text(row, "note")?)))
         .collect();
-    let mut left: BTreeMap<&str, Decimal> = BTreeMap::new();
-    for line in &event.lines {
-        let gone = line.shipped.max(line.delivered);
-        *left.entry(&line.line_id).or_default() += gone;
-    }
-    let mut less = Vec::new();
-    for moved in &moves {
-        let Some(name) = origin(moved, SALE_LINE).and_then(|id| names.get(&id)) else {
-            continue;
-        };
-        let planned = moved
-            .get("quantity")
-            .and_then(rows::quantity)
-            .unwrap_or_default();
-        let rest = left.get(name).copied().unwrap_or_default();
-        let sent = planned.min(rest);
-        if let Some(left) = left.get_mut(name) {
-            *left -= sent;
-        }
-        if sent != planned {
-            less.push((rows::id(moved), sent));
-        }
-    }
-    if let Some((line, more)) = left.iter().find(|(_, more)| more.is_positive()) {
+    let planned = |moved: &Row| {
+        let planned = moved.get("quantity").and_then(rows::quantity);
+        planned.unwrap_or_default()
+    };
+    let name = |moved: &Row| names.get(&origin(moved, SALE_LINE)?).copied();
+    let rows_of = moves.iter().map(|m| (name(m), planned(m)));
+    let (shares, over) = erp::share_out(erp::left(event), rows_of);
+    if let Some((line, more)) = over.first_key_value() {
         let message = format!(
             "{who}, line {line}: {more} more have left than the shipment of the sale in Tryton has; mend it there, then redrive"
         );
         return Err(reject(Code::UnknownReference, message));
     }
-    for (id, quantity) in &less {
+    let less = moves.iter().zip(&shares);
+    let less = less.filter(|(moved, sent)| name(moved).is_some() && **sent != planned(moved));
+    for (moved, sent) in less {
+        let (id, quantity) = (rows::id(moved), sent);
         let values = json!({"quantity": quantity.to_f64()});
         settled(
             client

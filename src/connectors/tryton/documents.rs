@@ -6,21 +6,19 @@
 //! lines come from those of the invoice. What belongs to no order of a channel is not told.
 
 use super::client::{Client, Row, Search};
-use super::map::object_meta;
 use super::sales::{CANCELLED, SALE};
 use super::{give_back, rows, tree};
 use crate::connectors::erp::{
-    self, Document, LISTED_ROWS, Place, Shipment, ShipmentPart, Told, Tree, bad, unknown_state,
+    self, Document, LISTED_ROWS, Place, Return, ReturnPart, Shipment, ShipmentPart, Told, Tree,
+    bad, unknown_state,
 };
 use crate::contract::event::{
-    Disposition, NodeType, OrderEventType, ReturnEvent, ReturnLine, ReturnMethod, ReturnStatus,
-    ShipmentStatus, StockState, Text,
+    NodeType, OrderEventType, ReturnMethod, ReturnStatus, ShipmentStatus, Text,
 };
-use crate::contract::topic;
-use crate::domain::{Decimal, return_id};
+use crate::domain::Decimal;
 use crate::pipeline::{Code, Fault, SourceRecord};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 pub(super) const SHIPMENT: &str = "stock.shipment.out";
 pub(super) const RETURN: &str = "stock.shipment.out.return";
@@ -202,7 +200,7 @@ impl Page<'_> {
         Ok(self.document(row, &record_id, version).shipment(&shipment))
     }
 
-    fn document<'d>(&'d self, row: &Row, record_id: &'d str, version: i64) -> Document<'d> {
+    pub fn document<'d>(&'d self, row: &Row, record_id: &'d str, version: i64) -> Document<'d> {
         Document {
             instance: self.instance,
             record_id,
@@ -276,7 +274,7 @@ impl Page<'_> {
                 put.insert(incoming, place);
             }
         }
-        let mut lines: BTreeMap<&Text, Vec<ReturnLine>> = BTreeMap::new();
+        let mut parts = Vec::new();
         for moved in moves {
             let Some(of) = origin(moved, SALE_LINE).and_then(|id| orders.get(&id)) else {
                 continue;
@@ -286,63 +284,27 @@ impl Page<'_> {
                 continue;
             }
             let (sku, quantity) = goods(moved)?;
-            let live = rows::text(moved, "state") != Some("cancelled");
-            let of_live = |counts: bool| {
-                if counts && live {
-                    quantity
-                } else {
-                    Decimal::ZERO
-                }
-            };
-            let here = rows::text(moved, "state") == Some("done");
-            lines.entry(&of.order).or_default().push(ReturnLine {
-                return_line_id: compact_str::format_compact!("{}", rows::id(moved)),
-                order_line_id: of.line.clone(),
+            parts.push(ReturnPart {
+                of: of.of_goods(self.instance, None),
+                name: compact_str::format_compact!("{}", rows::id(moved)),
                 sku,
-                requested: quantity,
-                received: of_live(here),
-                accepted: of_live(here && status == ReturnStatus::Inspected),
-                disposition: match put.get(&rows::id(moved)) {
-                    Some(Place::Stock { state, .. }) if *state == StockState::Damaged => {
-                        Disposition::Damaged
-                    }
-                    Some(Place::Outside { .. }) => Disposition::Dispose,
-                    _ => Disposition::Restock,
-                },
-                ..ReturnLine::default()
+                quantity,
+                is_here: rows::text(moved, "state") == Some("done"),
+                disposition: erp::disposition(put.get(&rows::id(moved))),
             });
         }
-        if lines.is_empty() {
+        if parts.is_empty() {
             return Ok(Vec::new());
         }
         let (node, _) = self.node(row, tree)?;
         let record_id = format!("{RETURN},{id}");
-        let records = lines.into_iter().map(|(order, lines)| {
-            let event = ReturnEvent {
-                meta: object_meta(
-                    self.instance,
-                    "ReturnEvent",
-                    &record_id,
-                    order,
-                    row,
-                    version,
-                ),
-                order_id: order.clone(),
-                return_id: return_name(order, self.instance, id),
-                return_version: version,
-                status,
-                method: ReturnMethod::Unknown,
-                return_location_id: Some(node.clone()),
-                lines,
-                ..ReturnEvent::default()
-            };
-            SourceRecord {
-                topic: topic::RETURN_EVENT,
-                key: order.clone(),
-                event: event.into(),
-            }
-        });
-        Ok(records.collect())
+        let returned = Return {
+            status,
+            method: ReturnMethod::Unknown,
+            location: node,
+            parts,
+        };
+        Ok(self.document(row, &record_id, version).returned(&returned))
     }
 
     /// Moves of shipments, by the id of the shipment.
@@ -404,8 +366,7 @@ impl Page<'_> {
 }
 
 pub(super) fn return_name(order: &str, instance: &str, shipment: i64) -> Text {
-    let id = return_id(order, instance, &format!("{RETURN},{shipment}"));
-    compact_str::format_compact!("{id}")
+    erp::return_name(order, instance, &format!("{RETURN},{shipment}"))
 }
 
 pub(super) fn origin(row: &Row, model: &str) -> Option<i64> {

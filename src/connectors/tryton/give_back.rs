@@ -10,8 +10,8 @@ use super::documents::{RETURN, SALE_LINE};
 use super::references::{busy, create};
 use super::rows;
 use super::sales::{self, SALE, stamp};
-use crate::connectors::erp::reject;
-use crate::contract::event::{Disposition, ReturnEvent, SinkOutcome};
+use crate::connectors::erp::{self, ByLine, reject};
+use crate::contract::event::{ReturnEvent, SinkOutcome};
 use crate::domain::Decimal;
 use crate::pipeline::{Ack, Code, Fault};
 use serde_json::{Value, json};
@@ -31,16 +31,12 @@ pub(super) fn return_of(web_id: &str) -> &str {
 /// sold, or has already taken back, what the return says.
 pub(super) async fn take(client: &Client, event: &ReturnEvent) -> Result<Ack, Fault> {
     let who = format!("return {} of order {}", event.return_id, event.order_id);
-    let mut accepted: BTreeMap<&str, Decimal> = BTreeMap::new();
-    for line in event.lines.iter().filter(|l| l.accepted.is_positive()) {
-        *accepted.entry(&line.order_line_id).or_default() += line.accepted;
-    }
     let Some(sale) = sales::find(client, &event.order_id).await? else {
         return Err(sales::too_early(&who));
     };
     let before = sales_of_return(client, &event.return_id).await?;
     let mut changed = false;
-    let missing = missing(client, &before, &accepted, &who).await?;
+    let missing = missing(client, &before, event, &who).await?;
     if !missing.is_empty() {
         let web_id = match before.is_empty() {
             true => event.return_id.to_string(),
@@ -95,14 +91,14 @@ async fn sales_of_return(client: &Client, return_id: &str) -> Result<Vec<Row>, F
         .await
 }
 
-/// What was accepted and is not in these sales, by line.
+/// What was accepted and is not in these sales.
 async fn missing<'a>(
     client: &Client,
     before: &[Row],
-    accepted: &BTreeMap<&'a str, Decimal>,
+    event: &'a ReturnEvent,
     who: &str,
-) -> Result<BTreeMap<&'a str, Decimal>, Fault> {
-    let mut rest = accepted.clone();
+) -> Result<ByLine<'a>, Fault> {
+    let mut taken: BTreeMap<String, Decimal> = BTreeMap::new();
     let ids: Vec<i64> = before.iter().map(rows::id).collect();
     if !ids.is_empty() {
         let lines = client.search(Search {
@@ -115,28 +111,18 @@ async fn missing<'a>(
         for line in lines.await? {
             let name = rows::text(&line, "note").unwrap_or_default();
             let quantity = line.get("quantity").and_then(rows::quantity);
-            if let Some(rest) = rest.get_mut(name) {
-                // Quantities that come back are less than zero.
-                *rest += quantity.unwrap_or_default();
-            }
+            // Quantities that come back are less than zero.
+            *taken.entry(name.to_owned()).or_default() -= quantity.unwrap_or_default();
         }
     }
-    if let Some((line, rest)) = rest.iter().find(|(_, rest)| rest.is_negative()) {
-        let message = format!(
-            "{who}, line {line}: Tryton has taken back {} more than is accepted; correct it there by hand",
-            -*rest
-        );
-        return Err(reject(Code::IllegalTransition, message));
-    }
-    rest.retain(|_, rest| rest.is_positive());
-    Ok(rest)
+    erp::not_taken("Tryton", erp::accepted(event), &taken, who)
 }
 
 async fn make(
     client: &Client,
     event: &ReturnEvent,
     sale: &Row,
-    missing: &BTreeMap<&str, Decimal>,
+    missing: &ByLine<'_>,
     web_id: &str,
     who: &str,
 ) -> Result<(), Fault> {
@@ -165,33 +151,27 @@ async fn make(
         fields: &["note", "product", "unit", "unit_price", "quantity", "taxes"],
     });
     let lines = lines.await?;
+    let of_line = |line: &Row| {
+        let had = line.get("quantity").and_then(rows::quantity);
+        had.unwrap_or_default()
+    };
+    let named = lines.iter().map(|l| (rows::text(l, "note"), of_line(l)));
+    let (shares, over) = erp::share_out(missing.clone(), named);
+    if let Some(fault) = erp::never_sold("Tryton", missing, &over, who) {
+        return Err(fault);
+    }
     let mut back: Vec<Value> = Vec::new();
-    for (name, quantity) in missing {
-        let mut rest = *quantity;
-        for line in lines
-            .iter()
-            .filter(|l| rows::text(l, "note") == Some(*name))
-        {
-            let had = line.get("quantity").and_then(rows::quantity);
-            let units = rest.min(had.unwrap_or_default());
-            if !units.is_positive() {
-                continue;
-            }
-            rest -= units;
-            back.push(json!({
-                "type": "line", "sequence": back.len() + 1, "note": name,
-                "product": line.get("product"), "unit": line.get("unit"),
-                "unit_price": line.get("unit_price"), "quantity": -units.to_f64(),
-                "taxes": [["add", line.get("taxes")]],
-            }));
-        }
-        if rest.is_positive() {
-            let message = format!(
-                "{who}, line {name}: {quantity} came back, and Tryton has sold {}",
-                *quantity - rest
-            );
-            return Err(reject(Code::UnknownReference, message));
-        }
+    for (line, units) in lines
+        .iter()
+        .zip(shares)
+        .filter(|(_, units)| units.is_positive())
+    {
+        back.push(json!({
+            "type": "line", "sequence": back.len() + 1, "note": line.get("note"),
+            "product": line.get("product"), "unit": line.get("unit"),
+            "unit_price": line.get("unit_price"), "quantity": -units.to_f64(),
+            "taxes": [["add", line.get("taxes")]],
+        }));
     }
     let mut values = json!({
         "web_id": web_id, "origin": format!("{SALE},{}", rows::id(sale)), "lines": [["create", back]],
@@ -202,13 +182,7 @@ async fn make(
     if client.has_field(SALE, "shipment_cost_method").await? {
         values["shipment_cost_method"] = Value::Null;
     }
-    let kept = |line: &crate::contract::event::ReturnLine| line.disposition == Disposition::Keep;
-    if event
-        .lines
-        .iter()
-        .filter(|l| l.accepted.is_positive())
-        .all(kept)
-    {
+    if erp::came_back(event).is_empty() {
         // The customer keeps the goods: nothing is to be waited for.
         values["shipment_method"] = json!("manual");
     }

@@ -5,17 +5,12 @@
 
 use super::client::Row;
 use super::documents::{OfOrder, Page, SALE_LINE, orders_of, origin, return_name};
-use super::map::object_meta;
 use super::rows;
 use super::sales::SALE;
-use crate::connectors::erp::{Told, bad, meta};
-use crate::contract::event::{
-    InvoiceEvent, InvoiceKind, InvoiceLine, InvoiceStatus, Money as WireMoney, PositionKind,
-    RefundAllocation, RefundRequest, RefundType, Text,
-};
-use crate::contract::topic;
+use crate::connectors::erp::{self, Bill, BillLine, Told, bad, taxes_of_lines};
+use crate::contract::event::{InvoiceStatus, Text};
+use crate::domain::Decimal;
 use crate::domain::money::{Currency, Money, Rounding};
-use crate::domain::{Decimal, event_id, refund_id};
 use crate::pipeline::{Code, Fault, SourceRecord};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -129,145 +124,56 @@ impl Page<'_> {
                 },
             )
             .collect();
-        let taxes = match weights.iter().any(|w| w.is_positive()) {
-            true => tax.apportion(&weights).ok(),
-            false => None,
-        };
-        let taxes = taxes.unwrap_or_else(|| vec![Money::zero(currency); lines.len()]);
-        type Part<'a> = (Vec<InvoiceLine>, Option<&'a OfOrder>, Option<i64>);
-        let mut parts: BTreeMap<&Text, Part<'_>> = BTreeMap::new();
-        for ((line, net), tax) in lines.iter().zip(&nets).zip(&taxes) {
-            let Some((of, original)) = orders.get(&rows::id(line)) else {
-                continue;
-            };
+        let taxes = taxes_of_lines(tax, &weights);
+        let line = |((line, net), tax): ((&&Row, &Money), &Money)| {
+            let of = orders.get(&rows::id(line));
             let quantity = line.get("quantity").and_then(rows::quantity);
             let quantity = quantity.unwrap_or_default();
-            let part = parts.entry(&of.order).or_default();
-            part.1 = part.1.or(of.back.map(|_| of));
-            part.2 = part.2.or(*original);
-            part.0.push(InvoiceLine {
-                // A charge is no line of the order.
-                order_line_id: Some(of.line.clone()).filter(|l| !l.is_empty()),
-                qty: match credit {
+            BillLine {
+                of: of.map(|(of, _)| self.of_line(of, returns)),
+                gives_back: of
+                    .and_then(|(_, original)| *original)
+                    .map(|id| self.own_id(&format!("{INVOICE},{id}"))),
+                quantity: match credit {
                     true => -quantity,
                     false => quantity,
                 },
                 net: sign(*net),
                 tax: sign(*tax),
-                ..InvoiceLine::default()
-            });
-        }
-        let alone = parts.len() == 1 && parts.values().all(|p| p.0.len() == lines.len());
+            }
+        };
         let date = ["accounting_date", "invoice_date"]
             .iter()
             .find_map(|field| row.get(*field).and_then(rows::date));
-        let record_id = format!("{INVOICE},{id}");
-        let status = match rows::text(row, "state") {
-            Some("paid") => InvoiceStatus::Paid,
-            Some("cancelled") => InvoiceStatus::Cancelled,
-            _ => InvoiceStatus::Posted,
+        let bill = Bill {
+            number: rows::text(row, "number"),
+            credit,
+            status: match rows::text(row, "state") {
+                Some("paid") => InvoiceStatus::Paid,
+                Some("cancelled") => InvoiceStatus::Cancelled,
+                _ => InvoiceStatus::Posted,
+            },
+            currency,
+            net: sign(net),
+            tax: sign(tax),
+            date: date.ok_or_else(|| missing("invoice_date"))?,
+            lines: lines.iter().zip(&nets).zip(&taxes).map(line).collect(),
         };
-        let mut records = Vec::with_capacity(parts.len());
-        for (order, (lines, back, original)) in parts {
-            let sum = |of: fn(&InvoiceLine) -> Decimal| lines.iter().map(of).sum::<Decimal>();
-            let (net, tax) = match alone {
-                true => (sign(net), sign(tax)),
-                false => (sum(|l| l.net), sum(|l| l.tax)),
-            };
-            let returned = back.and_then(|of| {
-                let elsewhere = of.told_by.clone();
-                elsewhere.or_else(|| returns.get(&of.back?).cloned())
-            });
-            let mut meta = object_meta(
-                self.instance,
-                "InvoiceEvent",
-                &record_id,
-                order,
-                row,
-                version,
-            );
-            if let Some(number) = rows::text(row, "number") {
-                meta.ext.insert("number".into(), number.into());
-            }
-            let event = InvoiceEvent {
-                meta,
-                order_id: order.clone(),
-                invoice_id: self.own_id(&record_id),
-                invoice_version: version,
-                kind: match credit {
-                    true => InvoiceKind::CreditNote,
-                    false => InvoiceKind::Invoice,
-                },
-                status,
-                original_invoice_id: original.map(|id| self.own_id(&format!("{INVOICE},{id}"))),
-                return_id: returned,
-                lines,
-                net: WireMoney {
-                    amount: net,
-                    currency: currency.code().into(),
-                },
-                tax,
-                gross: net + tax,
-                tax_date: date.ok_or_else(|| missing("invoice_date"))?,
-                ..InvoiceEvent::default()
-            };
-            let asks = credit
-                && status == InvoiceStatus::Posted
-                && self.client.settings.credit_notes_request_refunds;
-            let request = asks.then(|| self.refund_request(row, &event));
-            records.push(SourceRecord {
-                topic: topic::INVOICE_EVENT,
-                key: order.clone(),
-                event: event.into(),
-            });
-            records.extend(request);
-        }
-        Ok(records)
+        let record_id = format!("{INVOICE},{id}");
+        let document = self.document(row, &record_id, version);
+        Ok(document.bill(&bill, self.client.settings.credit_notes_request_refunds))
     }
 
-    /// That what a credit note gives back is paid back. One request for each credit note, however often
-    /// it changes.
-    fn refund_request(&self, row: &Row, note: &InvoiceEvent) -> SourceRecord {
-        let order = &note.order_id;
-        let record_id = format!("{INVOICE},{}", rows::id(row));
-        let allocations: Vec<RefundAllocation> = note
-            .lines
-            .iter()
-            .map(|line| RefundAllocation {
-                order_line_id: line.order_line_id.clone(),
-                qty: line.qty,
-                net: line.net,
-                tax: line.tax,
-                r#type: match &line.order_line_id {
-                    _ if line.net.is_negative() => RefundType::Fee,
-                    Some(_) => RefundType::Item,
-                    None => RefundType::Shipping,
-                },
-            })
-            .collect();
-        let id = event_id(self.instance, 0, &record_id, order, "RefundRequest");
-        let at = rows::modified_at(row).unwrap_or_default();
-        let mut meta = meta(self.instance, "RefundRequest", id, 1, at);
-        meta.position_kind = PositionKind::Version;
-        let event = RefundRequest {
-            meta,
-            order_id: order.clone(),
-            request_id: id,
-            refund_id: refund_id(order, "credit note", &note.invoice_id, 0),
-            return_id: note.return_id.clone(),
-            amount: WireMoney {
-                amount: allocations.iter().map(|a| a.net + a.tax).sum(),
-                currency: note.net.currency.clone(),
-            },
-            allocations,
-            requested_by: self.instance.into(),
-            reason: rows::text(row, "number").map(|n| format!("credit note {n}").into()),
-            ..RefundRequest::default()
+    /// Where a line belongs, with the return that its sale is of.
+    fn of_line(&self, of: &OfOrder, returns: &HashMap<i64, Text>) -> erp::OfOrder {
+        let returned = || {
+            let elsewhere = of.told_by.clone();
+            elsewhere.or_else(|| returns.get(&of.back?).cloned())
         };
-        SourceRecord {
-            topic: topic::REFUND_REQUEST,
-            key: order.clone(),
-            event: event.into(),
+        erp::OfOrder {
+            order: of.order.clone(),
+            line: of.line.clone(),
+            returned_by: of.back.and_then(|_| returned()),
         }
     }
 

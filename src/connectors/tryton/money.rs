@@ -1,7 +1,6 @@
 //! Money that a provider took or gave back, as moves of the ledger.
 //!
-//! A capture is `clearing / receivable` with the customer's party, a refund or a chargeback the other way
-//! round. Tryton keeps no key for such moves, so each is described by the natural key of its fact: it is
+//! Tryton keeps no key for such moves, so each is described by the natural key of its fact: it is
 //! looked for before it is made, made as a draft, and only the first draft of a key is posted. A call that
 //! nobody heard the answer of can leave a second draft; that one is deleted and never in the books.
 
@@ -9,90 +8,19 @@ use super::client::{Change, Client, Row, Search};
 use super::references::{busy, create};
 use super::rows;
 use super::sales;
-use super::settings::PaymentSettings;
-use crate::connectors::erp::configuration;
-use crate::connectors::erp::reject;
-use crate::contract::event::{
-    Money, PaymentEvent, PaymentKind, RefundEvent, RefundStatus, SinkOutcome,
-};
-use crate::domain::{Decimal, Timestamp, compound_key};
+use crate::connectors::erp::{Booking, PaymentSettings, configuration, reject};
+use crate::domain::Decimal;
 use crate::pipeline::{Ack, Code, Fault};
 use serde_json::{Value, json};
 
 const MOVE: &str = "account.move";
 const DRAFTS_MAX: usize = 100;
 
-/// What is to be in the books.
-struct Booking<'a> {
-    order: &'a str,
-    /// What the move is described by.
-    key: String,
-    amount: &'a Money,
-    /// Whether the customer paid, or was paid.
-    comes_in: bool,
-    at: Timestamp,
-    version: i64,
-    who: String,
-}
-
-/// Whether a payment moves money between the customer and the provider and is told by nothing else.
-pub(super) fn wants_payment(event: &PaymentEvent) -> bool {
-    matches!(
-        event.kind,
-        PaymentKind::Captured | PaymentKind::Chargeback | PaymentKind::ChargebackReversed
-    )
-}
-
-/// Whether a refund was paid, or what was paid came back.
-pub(super) fn wants_refund(event: &RefundEvent) -> bool {
-    matches!(
-        event.status,
-        RefundStatus::Completed | RefundStatus::Reversed
-    )
-}
-
+/// Books it once.
+///
 /// # Errors
 /// `TOO_EARLY` while the order is not there; a reject that names the payment.
-pub(super) async fn payment(
-    client: &Client,
-    settings: &PaymentSettings,
-    event: &PaymentEvent,
-) -> Result<Ack, Fault> {
-    let key = compound_key(&[event.kind.symbol(), &event.psp, &event.psp_reference]);
-    let booking = Booking {
-        order: &event.order_id,
-        who: format!("{} of order {}", event.kind, event.order_id),
-        key: key.to_string(),
-        amount: &event.amount,
-        comes_in: event.kind != PaymentKind::Chargeback,
-        at: event.meta.occurred_at,
-        version: event.payment_version,
-    };
-    book(client, settings, &booking).await
-}
-
-/// # Errors
-/// As [`payment`].
-pub(super) async fn refund(
-    client: &Client,
-    settings: &PaymentSettings,
-    event: &RefundEvent,
-) -> Result<Ack, Fault> {
-    let id = event.refund_id.to_string();
-    let key = compound_key(&[event.status.symbol(), "refund", &id]);
-    let booking = Booking {
-        order: &event.order_id,
-        who: format!("refund {id} of order {}", event.order_id),
-        key: key.to_string(),
-        amount: &event.amount,
-        comes_in: event.status == RefundStatus::Reversed,
-        at: event.meta.occurred_at,
-        version: event.refund_version,
-    };
-    book(client, settings, &booking).await
-}
-
-async fn book(
+pub(super) async fn book(
     client: &Client,
     settings: &PaymentSettings,
     booking: &Booking<'_>,
@@ -124,16 +52,7 @@ async fn book(
         let id = json!([rows::id(&first)]);
         changed |= step(client, "post", id, booking).await?;
     }
-    Ok(Ack {
-        outcome: match changed {
-            true => SinkOutcome::Acked,
-            false => SinkOutcome::DuplicateAcked,
-        },
-        version: booking.version,
-        external_id: Some(format!("{MOVE},{}", rows::id(&first))),
-        digest: None,
-        status: None,
-    })
+    Ok(booking.ack(changed, format!("{MOVE},{}", rows::id(&first))))
 }
 
 async fn step(
@@ -175,18 +94,7 @@ async fn values(
     booking: &Booking<'_>,
 ) -> Result<Value, Fault> {
     let who = &booking.who;
-    let currency = client.currency().await?;
-    if *booking.amount.currency != *currency {
-        let message = format!(
-            "{who} is {} {}, and the books are kept in {currency}; book it in Tryton by hand",
-            booking.amount.amount, booking.amount.currency
-        );
-        return Err(reject(Code::UnknownReference, message));
-    }
-    if !booking.amount.amount.is_positive() {
-        let message = format!("{who}: the amount is {}", booking.amount.amount);
-        return Err(reject(Code::DataQuality, message));
-    }
+    booking.check("Tryton", &client.currency().await?)?;
     let Some(sale) = sales::find(client, booking.order).await? else {
         return Err(sales::too_early(who));
     };

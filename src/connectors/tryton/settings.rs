@@ -2,7 +2,7 @@
 //! keeps.
 
 use crate::config::Secret;
-use crate::connectors::erp::{LocationSettings, configuration};
+use crate::connectors::erp::{LocationSettings, PaymentSettings, configuration};
 use crate::pipeline::Fault;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -106,18 +106,6 @@ pub struct ChannelSettings {
     /// Code of the party that buys what is ordered without a customer's id. Not the shop's guest
     /// party, in whose name Tryton confirms nothing.
     pub walk_in_party: Option<String>,
-}
-
-/// Where money is booked.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PaymentSettings {
-    /// Code of the journal.
-    pub journal: String,
-    /// Code of the account for what the provider owes.
-    pub clearing_account: String,
-    /// Code of the account for what customers owe.
-    pub receivable_account: String,
 }
 
 fn yes() -> bool {

@@ -3,7 +3,7 @@
 use super::CAPABILITIES;
 use super::client::Client;
 use super::{corrections, customers, dispatches, duplicates, give_back, money, sales};
-use crate::connectors::erp::{reject, wants_order};
+use crate::connectors::erp::{self, Booking, reject, wants_order};
 use crate::contract::event::{CorrectionKind, Event, OrderEvent, OrderEventType};
 use crate::pipeline::{Ack, Capabilities, Code, Delivery, Fault, Inbound, Sink, Stage, Vault};
 use std::sync::Arc;
@@ -29,11 +29,15 @@ impl TrytonSink {
             Event::ShipmentEvent(event) => dispatches::take(&self.client, event).await,
             Event::ReturnEvent(event) => give_back::take(&self.client, event).await,
             Event::PaymentEvent(event) => match &self.client.settings.payments {
-                Some(settings) => money::payment(&self.client, settings, event).await,
+                Some(settings) => {
+                    money::book(&self.client, settings, &Booking::of_payment(event)).await
+                }
                 None => Err(no_use(&delivery.inbound.event)),
             },
             Event::RefundEvent(event) => match &self.client.settings.payments {
-                Some(settings) => money::refund(&self.client, settings, event).await,
+                Some(settings) => {
+                    money::book(&self.client, settings, &Booking::of_refund(event)).await
+                }
                 None => Err(no_use(&delivery.inbound.event)),
             },
             Event::Correction(event) if event.kind == CorrectionKind::CancelDuplicate => {
@@ -95,11 +99,11 @@ impl Sink for TrytonSink {
             }
             Event::ShipmentEvent(event) => dispatches::wants(&self.client, event),
             Event::ReturnEvent(event) => event.lines.iter().any(|l| l.accepted.is_positive()),
-            Event::PaymentEvent(event) => books_money && money::wants_payment(event),
-            Event::RefundEvent(event) => books_money && money::wants_refund(event),
+            Event::PaymentEvent(event) => books_money && erp::wants_payment(event),
+            Event::RefundEvent(event) => books_money && erp::wants_refund(event),
             Event::CustomerChanged(event) => customers::channel(&self.client, event).is_some(),
             Event::Correction(event) => {
-                corrections::wants(&self.client, &self.instance, event)
+                (self.client.settings.correct_stock && erp::sets_stock(&self.instance, event))
                     || duplicates::wants(&self.client, &self.instance, event)
             }
             _ => false,

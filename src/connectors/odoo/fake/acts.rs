@@ -1,6 +1,7 @@
 //! What people do in the ERP: each act is one transaction, or part of one that is kept open.
 
 use super::super::rows;
+use super::pickings::usage_of;
 use super::store;
 use crate::connectors::erp::{Books, Transaction};
 use crate::domain::Timestamp;
@@ -69,6 +70,26 @@ impl Shop {
         );
         make("uom.uom", json!({"name": "Units"}));
         make(
+            "account.journal",
+            json!({"name": "Miscellaneous", "code": "MISC", "company_id": 1}),
+        );
+        for (name, code, kind) in [
+            ("Outstanding Receipts", "101403", "asset_current"),
+            ("Account Receivable", "121000", "asset_receivable"),
+        ] {
+            make(
+                "account.account",
+                json!({"name": name, "code": code, "account_type": kind, "company_ids": [1]}),
+            );
+        }
+        for (name, kind) in [
+            ("Cash", "cash"),
+            ("Card", "bank"),
+            ("Customer Account", "pay_later"),
+        ] {
+            make("pos.payment.method", json!({"name": name, "type": kind}));
+        }
+        make(
             "account.tax",
             json!({"name": "VAT 20%", "active": true, "amount": 20.0, "type_tax_use": "sale", "price_include": false, "company_id": 1}),
         );
@@ -119,6 +140,11 @@ impl Shop {
             };
             shop.warehouses.insert(code.to_owned(), warehouse);
         }
+        let names: Vec<String> = shop.warehouses.keys().cloned().collect();
+        let mut make = |model, values| shop.books.create(&mut t, model, values);
+        for name in names {
+            make("pos.config", json!({"name": name}));
+        }
         let goods = options.skus.iter().map(|sku| (sku.as_str(), true));
         for (n, (sku, storable)) in goods.chain([("DELIVERY", false)]).enumerate() {
             let template = make(
@@ -139,7 +165,7 @@ impl Shop {
                 let _ = t.write(
                     "stock.picking.type",
                     kind,
-                    json!({"warehouse_id": warehouse.row}),
+                    json!({"warehouse_id": warehouse.row, "default_location_src_id": warehouse.stock}),
                 );
             }
         }
@@ -180,8 +206,31 @@ impl Shop {
 
     fn act_in(&mut self, t: &mut Transaction, action: &Value) -> Result<Value, String> {
         let known = [
-            "receive", "sell", "ship", "return", "scrap", "count", "transfer", "arrive", "plan",
-            "do", "cancel", "delete", "touch", "write", "create", "sales", "press", "fulfil",
+            "receive",
+            "sell",
+            "ship",
+            "return",
+            "scrap",
+            "count",
+            "transfer",
+            "arrive",
+            "plan",
+            "do",
+            "cancel",
+            "delete",
+            "touch",
+            "write",
+            "create",
+            "sales",
+            "press",
+            "fulfil",
+            "bill",
+            "credit",
+            "credited",
+            "entries",
+            "return_of",
+            "take_back",
+            "ring_up",
         ];
         let verb = known.iter().find(|v| action.get(**v).is_some());
         let verb = *verb.ok_or_else(|| format!("one of {} is needed", known.join(", ")))?;
@@ -221,7 +270,9 @@ impl Shop {
                     action["values"].clone()
                 )]))
             }
-            "sales" | "press" | "fulfil" => self.act_on_sale(t, verb, action),
+            "sales" | "press" | "fulfil" | "bill" | "credit" | "credited" | "entries"
+            | "return_of" | "take_back" => self.act_on_sale(t, verb, action),
+            "ring_up" => self.ring_up(t, action),
             _ => self.trade(t, verb, action),
         }
     }
@@ -316,27 +367,34 @@ impl Shop {
             }
             _ => {
                 let w = at(self, "location")?;
-                let held = store::quants(&t.tables);
-                let mut held = held
-                    .values()
-                    .filter(|q| q.id("product_id") == product && q.id("location_id") == w.stock);
-                let difference = quantity - held.next().map_or(0.0, |q| q.number("quantity"));
-                let (from, to) = if difference < 0.0 {
-                    (w.stock, LOSS)
-                } else {
-                    (LOSS, w.stock)
-                };
-                let more = json!({"is_inventory": true});
-                // Also of nothing, where the count found what was expected.
-                let count = Goods {
-                    quantity: difference.abs(),
-                    more,
-                    ..goods(from, to, true, None)
-                };
-                lines.push(self.moved(t, count));
+                lines.push(self.count(t, product, w.stock, quantity));
             }
         }
         Ok(json!(lines))
+    }
+
+    /// A count of a place: the line of its move, also of nothing where it found what was expected.
+    pub fn count(&mut self, t: &mut Transaction, product: i64, place: i64, quantity: f64) -> i64 {
+        let held = store::quants(&t.tables);
+        let mut held = held
+            .values()
+            .filter(|q| q.id("product_id") == product && q.id("location_id") == place);
+        let difference = quantity - held.next().map_or(0.0, |q| q.number("quantity"));
+        let (from, to) = if difference < 0.0 {
+            (place, LOSS)
+        } else {
+            (LOSS, place)
+        };
+        let count = Goods {
+            product,
+            from,
+            to,
+            quantity: difference.abs(),
+            done: true,
+            picking: None,
+            more: json!({"is_inventory": true}),
+        };
+        self.moved(t, count)
     }
 
     /// A picking of this type.
@@ -361,7 +419,7 @@ impl Shop {
             "product_id": goods.product, "product_uom": 1, "product_uom_qty": goods.quantity, "product_qty": goods.quantity,
             "quantity": goods.quantity, "picked": goods.done, "state": state, "location_id": goods.from,
             "location_dest_id": goods.to, "picking_id": goods.picking, "picking_code": code, "company_id": 1,
-            "is_inventory": false,
+            "is_inventory": false, "location_usage": usage_of(t, goods.from),
         });
         if let (Some(values), Some(more)) = (values.as_object_mut(), goods.more.as_object()) {
             values.extend(more.clone());

@@ -6,8 +6,11 @@
 //! is still open appear later with its old stamp, and what is empty is `false`.
 
 mod acts;
+mod ledger;
+mod pickings;
 mod sales;
 mod store;
+mod tills;
 
 use crate::connectors::erp::Tables;
 use crate::connectors::fake::{FakeAnswer, FakeApi, FakeRequest, FakeServer};
@@ -158,7 +161,9 @@ impl Fake for OdooFake {
         json!({
             "url": self.0.url(), "api_key": self.0.secret_reference(KEY), "timeout_ms": 5_000,
             "channels": {"web": {"warehouse": "Warehouse", "walk_in_customer": "WALK-IN"}},
-            "charges": {"SHIPPING": "DELIVERY"}, "taxes": {"STANDARD": "VAT 20%"},
+            "charges": {"SHIPPING": "DELIVERY"}, "taxes": {"STANDARD": "VAT 20%"}, "correct_stock": true,
+            "payments": {"journal": "MISC", "clearing_account": "101403", "receivable_account": "121000"},
+            "tills": {"Store": {"channel": "store"}},
         })
     }
     fn inject(&self, faults: Vec<FakeFault>) {
@@ -188,6 +193,14 @@ impl Fake for OdooFake {
     /// - `{"sales": REFERENCE}`: the sales of that reference and their lines, to look at
     /// - `{"press": ORDER, "button": NAME}` of a sale; `{"fulfil": ORDER, "buttons": […], "reference": TEXT}` of its
     ///   deliveries: `assign_force` reserves, `pick`, `pack`, and `do` sends
+    /// - `{"bill": ORDER}` invoices what was delivered of a sale, or credits what came back of it; `{"bill": RETURN}`
+    ///   does so by the picking; `{"credit": ORDER}` reverses its invoice
+    /// - `{"return_of": ORDER, "line": NAME, "quantity": N}` opens a return, then `{"take_back": ID, "buttons": ["receive",
+    ///   "do"]}`
+    /// - `{"entries": true}` and `{"credited": REFERENCE}`: entries that are no invoices, and what credit notes of that
+    ///   reference come to, to look at
+    /// - `{"ring_up": {SKU: N, …}, "location": WAREHOUSE, "back": {SKU: N, …}, "of": RECEIPT, "paid": {METHOD: AMOUNT, …}}`:
+    ///   a receipt of a till; what comes back was sold by that receipt
     /// - `{"faults_on": "changes"}`: from now on only calls that change something show faults
     ///
     /// `"in": NAME` makes it part of a transaction begun by `{"begin": NAME}`, whose rows appear with

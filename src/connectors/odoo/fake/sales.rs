@@ -3,6 +3,8 @@
 
 use super::super::rows;
 use super::acts::{CUSTOMER, Goods, LINE, MOVE, PICKING, Shop};
+use super::ledger::{self, ENTRY, ENTRY_LINE};
+use super::pickings::{lines_of_move, moves_of};
 use super::store::{self, Refused};
 use crate::connectors::erp::{Stored, Transaction};
 use crate::domain::Decimal;
@@ -10,7 +12,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 pub(super) const SALE: &str = "sale.order";
-const SALE_LINE: &str = "sale.order.line";
+pub(super) const SALE_LINE: &str = "sale.order.line";
 const PARTNER: &str = "res.partner";
 /// Where external ids are kept, one for each name.
 const EXTERNAL: &str = "ir.model.data";
@@ -23,17 +25,42 @@ const STEPS: &[(&str, &[&str], &str)] = &[
     ("action_cancel", &["draft", "sent", "sale"], "cancel"),
 ];
 
+/// Lines that are imported with their row: its model, their field there and their model.
+const IMPORTED_LINES: &[(&str, &str, &str)] = &[
+    (SALE, "order_line", SALE_LINE),
+    (PICKING, "move_ids", MOVE),
+    (ENTRY, "line_ids", ENTRY_LINE),
+    (ENTRY, "invoice_line_ids", ENTRY_LINE),
+];
+/// Fields that are numbers.
+const NUMBERS: &[&str] = &[
+    "product_uom_qty",
+    "price_unit",
+    "quantity",
+    "discount",
+    "debit",
+    "credit",
+    "inventory_quantity_auto_apply",
+];
+
 /// Whether a method changes something.
 pub(super) fn changes(method: &str) -> bool {
-    matches!(method, "load" | "write") || STEPS.iter().any(|(name, _, _)| *name == method)
+    let others = [
+        "load",
+        "write",
+        "button_validate",
+        "action_post",
+        "reconcile",
+    ];
+    others.contains(&method) || STEPS.iter().any(|(name, _, _)| *name == method)
 }
 
-fn decimal(number: f64) -> Decimal {
+pub(super) fn decimal(number: f64) -> Decimal {
     rows::number(&json!(number)).unwrap_or_default()
 }
 
 /// Rounded to cents, halves away from zero, as Odoo rounds.
-fn cents(amount: f64) -> f64 {
+pub(super) fn cents(amount: f64) -> f64 {
     // What a double lacks of a half is noise.
     (amount * 100.0 + amount.signum() * 1e-6).round() / 100.0
 }
@@ -70,12 +97,36 @@ impl Shop {
                 }
                 Ok(json!(true))
             }
-            _ => {
+            "action_confirm" if model == PICKING => {
+                for id in ids {
+                    self.confirm_picking(t, id)?;
+                }
+                Ok(json!(true))
+            }
+            "button_validate" if model == PICKING => {
+                let skips = arguments["context"]["skip_backorder"] == true;
+                let id = ids.first().copied().unwrap_or_default();
+                self.validate(t, id, skips)
+            }
+            "action_post" if model == ENTRY => {
+                for id in ids {
+                    self.post(t, id)?;
+                }
+                Ok(json!(false))
+            }
+            "reconcile" if model == ENTRY_LINE => {
+                self.reconcile(t, &ids)?;
+                Ok(Value::Null)
+            }
+            _ if model == SALE => {
                 for id in ids {
                     self.press(t, id, method)?;
                 }
                 Ok(json!(true))
             }
+            _ => Err(Refused::not_found(format!(
+                "the method '{model}.{method}' does not exist"
+            ))),
         }
     }
 
@@ -113,9 +164,14 @@ impl Shop {
                 .zip(cells.as_array().into_iter().flatten())
                 .skip(1)
             {
-                match name.split_once('/') {
-                    Some(("order_line", field)) => {
-                        let (field, value) = imported(SALE_LINE, field, cell)?;
+                let child = name.split_once('/').and_then(|(of, field)| {
+                    let mut known = IMPORTED_LINES.iter();
+                    let found = known.find(|(m, name, _)| *m == model && *name == of);
+                    found.map(|(_, _, lines)| (*lines, field))
+                });
+                match child {
+                    Some((lines, field)) => {
+                        let (field, value) = imported(lines, field, cell)?;
                         line.insert(field, value);
                     }
                     _ if at == 0 => {
@@ -126,11 +182,31 @@ impl Shop {
                 }
             }
             if !line.is_empty() {
-                lines.push(Value::Object(line));
+                lines.push(line);
             }
         }
         let id = match model {
-            SALE => self.sale(t, values, &lines)?,
+            SALE => {
+                let lines: Vec<Value> = lines.into_iter().map(Value::Object).collect();
+                self.sale(t, values, &lines)?
+            }
+            PICKING => self.draft_picking(t, values, lines)?,
+            ENTRY => self.entry(t, values, lines),
+            "stock.quant" if context["inventory_mode"] != true => {
+                return Err(Refused::user("the stand-in makes no second row of a place"));
+            }
+            "stock.quant" => {
+                let id = |name: &str| values.get(name).and_then(Value::as_i64).unwrap_or_default();
+                let units = values
+                    .get("inventory_quantity_auto_apply")
+                    .and_then(Value::as_f64);
+                self.count(
+                    t,
+                    id("product_id"),
+                    id("location_id"),
+                    units.unwrap_or_default(),
+                )
+            }
             _ => {
                 values.insert("active".into(), json!(true));
                 self.books.create(t, model, Value::Object(values))
@@ -175,6 +251,7 @@ impl Shop {
         for line in lines {
             let mut line = line.clone();
             line["order_id"] = json!(sale);
+            line["product_uom_id"] = json!(1);
             self.books.create(t, SALE_LINE, line);
         }
         let (mut net, mut tax) = (0.0, 0.0);
@@ -201,6 +278,11 @@ impl Shop {
     ) -> Result<(), Refused> {
         let mut values = values.as_object().cloned().unwrap_or_default();
         let lines = values.remove("order_line");
+        let moves = values.remove("move_ids").unwrap_or_default();
+        for command in moves.as_array().into_iter().flatten() {
+            let moved = command[1].as_i64().unwrap_or_default();
+            self.rewrite(t, MOVE, moved, &command[2])?;
+        }
         for name in values.keys() {
             store::field(model, name)?;
         }
@@ -226,11 +308,7 @@ impl Shop {
 
     fn press(&mut self, t: &mut Transaction, id: i64, method: &str) -> Result<(), Refused> {
         let Some(row) = t.get(SALE, id).cloned() else {
-            return Err(Refused(
-                404,
-                "odoo.exceptions.MissingError",
-                format!("no sale {id}"),
-            ));
+            return Err(Refused::missing(SALE, id));
         };
         let step = STEPS.iter().find(|(name, _, _)| *name == method);
         let Some((_, from, to)) = step else {
@@ -277,6 +355,7 @@ impl Shop {
                 "product_id": row.id("product_id"), "product_uom": 1, "product_uom_qty": quantity, "product_qty": quantity,
                 "quantity": 0.0, "picked": false, "state": "confirmed", "location_id": w.stock, "location_dest_id": CUSTOMER,
                 "picking_id": picking, "sale_line_id": line, "company_id": 1, "is_inventory": false,
+                "location_usage": "internal",
             });
             self.books.create(t, MOVE, moved);
         }
@@ -295,12 +374,40 @@ impl Shop {
             let found = t.rows(SALE).filter(|(_, row)| of(row));
             return Ok(found.map(|(id, row)| shown(t, id, row)).collect());
         }
+        if verb == "entries" {
+            return Ok(ledger::entries(t));
+        }
+        if verb == "credited" {
+            return Ok(ledger::credited(t, &action["credited"]));
+        }
+        if verb == "take_back" {
+            return self.take_back(
+                t,
+                action[verb].as_i64().unwrap_or_default(),
+                &action["buttons"],
+            );
+        }
+        if let ("bill", Some(picking)) = (verb, action[verb].as_i64()) {
+            let line = moves_of(t, picking)
+                .first()
+                .map(|(_, m)| m.id("sale_line_id"));
+            let sale = line
+                .and_then(|id| t.get(SALE_LINE, id))
+                .map(|l| l.id("order_id"));
+            return self.bill(t, sale.unwrap_or_default());
+        }
         let order = action[verb].as_str().unwrap_or_default();
         let found = {
             let mut of_order = t.rows(SALE).filter(|(_, row)| row.text("origin") == order);
             of_order.next().map(|(id, row)| (id, row.clone()))
         };
         let (id, sale) = found.ok_or_else(|| format!("there is no sale of {order}"))?;
+        match verb {
+            "bill" => return self.bill(t, id),
+            "credit" => return self.reverse(t, id),
+            "return_of" => return self.open_return(t, id, action),
+            _ => {}
+        }
         if verb == "press" {
             let button = action["button"].as_str().unwrap_or_default();
             let pressed = self.press(t, id, &format!("action_{button}"));
@@ -390,7 +497,8 @@ fn imported(model: &str, name: &str, cell: &Value) -> Result<(String, Value), Re
             .collect(),
         store::Field::To(_) => json!(text.parse::<i64>().ok()),
         store::Field::Plain => match text.parse::<f64>() {
-            Ok(number) if matches!(name, "product_uom_qty" | "price_unit") => json!(number),
+            Ok(number) if NUMBERS.contains(&name) => json!(number),
+            _ if text.is_empty() => Value::Null,
             _ => json!(text),
         },
     };
@@ -414,17 +522,7 @@ fn shown(t: &Transaction, id: i64, row: &Stored) -> Value {
     json!({"id": id, "sale": sale, "lines": lines})
 }
 
-fn lines_of(t: &Transaction, sale: i64) -> BTreeMap<i64, Stored> {
+pub(super) fn lines_of(t: &Transaction, sale: i64) -> BTreeMap<i64, Stored> {
     let of = t.rows(SALE_LINE).filter(|(_, l)| l.id("order_id") == sale);
     of.map(|(id, row)| (id, row.clone())).collect()
-}
-
-fn moves_of(t: &Transaction, picking: i64) -> Vec<(i64, Stored)> {
-    let of = t.rows(MOVE).filter(|(_, m)| m.id("picking_id") == picking);
-    of.map(|(id, row)| (id, row.clone())).collect()
-}
-
-fn lines_of_move(t: &Transaction, moved: i64) -> Vec<i64> {
-    let of = t.rows(LINE).filter(|(_, l)| l.id("move_id") == moved);
-    of.map(|(id, _)| id).collect()
 }

@@ -21,6 +21,12 @@ impl Refused {
         let message = format!("Invalid field {name:?} on {model:?}");
         Refused(500, "builtins.ValueError", message)
     }
+    /// A row that is not there.
+    pub fn missing(model: &str, id: i64) -> Self {
+        let message =
+            format!("Record does not exist or has been deleted. (Record: {model}({id},))");
+        Refused(404, "odoo.exceptions.MissingError", message)
+    }
     pub fn not_found(message: String) -> Self {
         Refused(404, "werkzeug.exceptions.NotFound", message)
     }
@@ -75,6 +81,7 @@ pub(super) const MODELS: &[(&str, &[(&str, Field)])] = &[
             ("move_line_ids", Many),
             ("picking_id", To("stock.picking")),
             ("picking_code", Plain),
+            ("location_usage", Plain),
             ("origin", Plain),
             ("sale_line_id", To("sale.order.line")),
             ("to_refund", Plain),
@@ -111,6 +118,7 @@ pub(super) const MODELS: &[(&str, &[(&str, Field)])] = &[
             ("product_id", To("product.product")),
             ("location_id", To("stock.location")),
             ("quantity", Plain),
+            ("inventory_quantity_auto_apply", Plain),
         ],
     ),
     (
@@ -122,12 +130,56 @@ pub(super) const MODELS: &[(&str, &[(&str, Field)])] = &[
             ("picking_type_code", Plain),
             ("picking_type_id", To("stock.picking.type")),
             ("location_id", To("stock.location")),
+            ("location_dest_id", To("stock.location")),
+            ("partner_id", To("res.partner")),
             ("carrier_tracking_ref", Plain),
             ("pos_session_id", To("pos.session")),
+            ("pos_order_id", To("pos.order")),
             ("company_id", To("res.company")),
         ],
     ),
     ("pos.session", &[("name", Plain)]),
+    ("pos.config", &[("name", Plain)]),
+    ("pos.payment.method", &[("name", Plain), ("type", Plain)]),
+    (
+        "pos.order",
+        &[
+            ("name", Plain),
+            ("pos_reference", Plain),
+            ("uuid", Plain),
+            ("state", Plain),
+            ("config_id", To("pos.config")),
+            ("picking_type_id", To("stock.picking.type")),
+            ("partner_id", To("res.partner")),
+            ("currency_id", To("res.currency")),
+            ("date_order", Plain),
+            ("shipping_date", Plain),
+            ("company_id", To("res.company")),
+        ],
+    ),
+    (
+        "pos.order.line",
+        &[
+            ("order_id", To("pos.order")),
+            ("uuid", Plain),
+            ("product_id", To("product.product")),
+            ("qty", Plain),
+            ("price_unit", Plain),
+            ("price_subtotal", Plain),
+            ("price_subtotal_incl", Plain),
+            ("refunded_orderline_id", To("pos.order.line")),
+        ],
+    ),
+    (
+        "pos.payment",
+        &[
+            ("pos_order_id", To("pos.order")),
+            ("uuid", Plain),
+            ("amount", Plain),
+            ("payment_method_id", To("pos.payment.method")),
+            ("transaction_id", Plain),
+        ],
+    ),
     ("decimal.precision", &[("name", Plain), ("digits", Plain)]),
     (
         "product.pricelist",
@@ -165,17 +217,83 @@ pub(super) const MODELS: &[(&str, &[(&str, Field)])] = &[
             ("name", Plain),
             ("product_id", To("product.product")),
             ("product_uom_qty", Plain),
+            ("product_uom_id", To("uom.uom")),
             ("price_unit", Plain),
+            ("discount", Plain),
             ("tax_ids", Many),
+            ("qty_invoiced", Plain),
         ],
     ),
-    ("account.move", &[("name", Plain), ("state", Plain)]),
+    (
+        "account.move",
+        &[
+            ("name", Plain),
+            ("state", Plain),
+            ("move_type", Plain),
+            ("payment_state", Plain),
+            ("posted_before", Plain),
+            ("journal_id", To("account.journal")),
+            ("partner_id", To("res.partner")),
+            ("currency_id", To("res.currency")),
+            ("amount_untaxed", Plain),
+            ("amount_tax", Plain),
+            ("amount_total", Plain),
+            ("invoice_date", Plain),
+            ("invoice_origin", Plain),
+            ("date", Plain),
+            ("ref", Plain),
+            ("reversed_entry_id", To("account.move")),
+            ("company_id", To("res.company")),
+        ],
+    ),
+    (
+        "account.move.line",
+        &[
+            ("move_id", To("account.move")),
+            ("parent_state", Plain),
+            ("display_type", Plain),
+            ("account_id", To("account.account")),
+            ("account_id.account_type", Plain),
+            ("partner_id", To("res.partner")),
+            ("name", Plain),
+            ("product_id", To("product.product")),
+            ("quantity", Plain),
+            ("price_unit", Plain),
+            ("discount", Plain),
+            ("price_subtotal", Plain),
+            ("price_total", Plain),
+            ("tax_ids", Many),
+            ("sale_line_ids", Many),
+            ("debit", Plain),
+            ("credit", Plain),
+            ("amount_residual", Plain),
+            ("reconciled", Plain),
+        ],
+    ),
+    (
+        "account.journal",
+        &[
+            ("name", Plain),
+            ("code", Plain),
+            ("company_id", To("res.company")),
+        ],
+    ),
+    (
+        "account.account",
+        &[
+            ("name", Plain),
+            ("code", Plain),
+            ("account_type", Plain),
+            ("company_ids", Many),
+        ],
+    ),
     (
         "stock.picking.type",
         &[
             ("name", Plain),
             ("code", Plain),
             ("warehouse_id", To("stock.warehouse")),
+            ("default_location_src_id", To("stock.location")),
         ],
     ),
     ("stock.package", &[("name", Plain)]),

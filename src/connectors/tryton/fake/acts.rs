@@ -242,6 +242,7 @@ impl Shop {
             "credit",
             "return_of",
             "entries",
+            "credited",
         ];
         let verb = known
             .iter()
@@ -290,9 +291,8 @@ impl Shop {
                 Ok(json!([id]))
             }
             "entries" => Ok(entries(t)),
-            "sales" | "press" | "fulfil" | "take_back" | "bill" | "credit" | "return_of" => {
-                self.act_on_sale(t, verb, action)
-            }
+            "sales" | "credited" | "press" | "fulfil" | "take_back" | "bill" | "credit"
+            | "return_of" => self.act_on_sale(t, verb, action),
             _ => self.trade(t, verb, action),
         }
     }

@@ -28,6 +28,19 @@ impl Shop {
             });
             return Ok(shown.collect());
         }
+        if verb == "credited" {
+            // Each sale that takes goods back has a credit note of its own.
+            let back = |row: &Stored| {
+                row.values.get("reference") == Some(&action["credited"])
+                    && !text(row, "origin").is_empty()
+            };
+            let found = t.store.tables.get(SALE).into_iter().flatten();
+            let total = |(_, row): (&i64, &Stored)| {
+                let total = row.values["total_amount"]["decimal"].as_str();
+                json!(total.unwrap_or_default().trim_start_matches('-'))
+            };
+            return Ok(found.filter(|(_, row)| back(row)).map(total).collect());
+        }
         let id = match &action[verb] {
             Value::String(order) => {
                 let found = t.store.tables.get(SALE).into_iter().flatten();

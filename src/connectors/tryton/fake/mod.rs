@@ -220,6 +220,7 @@ impl Fake for TrytonFake {
     ///   shipments, `{"take_back": …}` of its returns; `{"bill": ORDER}` posts its invoices
     /// - `{"return_of": ORDER, "line": NOTE, "quantity": N}`: a sale that takes goods back;
     ///   `{"credit": ORDER}`: a credit note of its invoices. ORDER is a web id, or the id of a sale
+    /// - `{"credited": REFERENCE}`: what credit notes of that reference come to
     /// - `{"entries": true}`: the moves of the ledger, to look at
     /// - `{"party": CODE}`: name, address, e-mail and phone of a party, to look at
     /// - `{"faults_on": "changes"}`: from now on only calls that change something show faults
