@@ -185,10 +185,10 @@ fn zombie(stage: &Stage, dice: &mut ChaCha8Rng) {
     let signal = |name: &str| {
         let slot = &mut *lock(victim);
         stage.tell(&format!("zombie: {} {name}", slot.name));
-        for worker in &mut slot.worker {
-            if worker.ended().is_none() {
-                worker.signal(name);
-            }
+        if let Some(worker) = &mut slot.worker
+            && worker.ended().is_none()
+        {
+            worker.signal(name);
         }
     };
     signal("STOP");

@@ -56,10 +56,16 @@ struct Options {
     /// As tests take it; says nothing here.
     #[arg(long, hide = true)]
     nocapture: bool,
+    /// Names of tests, where only some are asked for.
+    #[arg(hide = true)]
+    tests: Vec<String>,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if !options.tests.is_empty() && !options.tests.iter().any(|name| "chaos".contains(&**name)) {
+        return ExitCode::SUCCESS;
+    }
     let is_ci = std::env::var("CI").is_ok_and(|v| v == "true");
     let minutes = options.hours.map(|hours| hours * 60.0);
     let minutes = minutes.or(options.minutes);

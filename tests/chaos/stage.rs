@@ -558,6 +558,8 @@ fn configure(folder: &Path, hooks: &str, shop: &dyn Fake) {
     let secret = format!("${{file:{}}}", secret.display());
     let journal = folder.join("journal");
     std::fs::create_dir(&journal).expect("a folder");
+    let mut settings = shop.settings();
+    settings["channel"] = "shop".into();
     let by_kind =
         |kind: &str, of: [(&str, &str); 2]| json!({"column": kind, "map": BTreeMap::from(of)});
     let connectors = json!([
