@@ -7,10 +7,14 @@
 
 mod support;
 
+use crossdock::contract::event::StockChanged;
 use crossdock::contract::topic;
 use crossdock::domain::Timestamp;
 use crossdock::log::{LogError, Outgoing, partition_for};
-use crossdock::pipeline::{Headers, State as _};
+use crossdock::pipeline::{
+    Context, Headers, Inbound, Origin, Output, Processor as _, Record, State as _,
+};
+use crossdock::processors::StockLedger;
 use crossdock::state::{Shard, checkpoint};
 use rand::prelude::*;
 use std::hint::black_box;
@@ -18,11 +22,14 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use support::kafka::{Deployment, Watch};
+use support::load::LOCATIONS;
 use support::process::{Running, crossdock, resident_mib, thread_cpu, wait_until};
 use support::{announce, scaled};
 
 const KEYS: usize = 1_000_000;
 const VALUE_BYTES: usize = 200;
+/// Receipts at each position: enough for a state of about as many bytes.
+const RECEIPTS: u64 = 8;
 const PARTITIONS: i32 = 4;
 const CHANGELOG: &str = "retail.rt.stock-ledger.state.v1";
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -155,35 +162,75 @@ fn restart(deployment: &Deployment, folder: &Path, count: usize, tasks: &str, fr
     });
     let (elapsed, used) = (started.elapsed().as_secs_f64(), running.usage());
     println!(
-        "{count} keys back from {from}, {PARTITIONS} partitions, {tasks} tasks: {elapsed:.2} s until it works, {:.2} s of CPU, {:.0} MiB at most",
+        "{count} positions back from {from}, {PARTITIONS} partitions, {tasks} tasks: {elapsed:.2} s until it works, {:.2} s of CPU, {:.0} MiB at most",
         used.cpu.as_secs_f64(),
         used.resident_mib_max
     );
     running.stop();
 }
 
-/// The changelog as a run would have left it.
+/// The changelog as a run would have left it that has heard of a few receipts at each position.
 fn fill(deployment: &Deployment, count: usize) {
     let mut producer = deployment.producer();
-    let mut random = SmallRng::seed_from_u64(2);
-    let mut value = [0u8; VALUE_BYTES];
-    for number in 0..count {
-        random.fill_bytes(&mut value);
-        let key = key(number);
-        let record = Outgoing {
-            topic: CHANGELOG,
-            partition: None,
-            key: Some(key.as_bytes()),
-            value: Some(&value),
-            headers: &Headers::default(),
-            timestamp_ms: 0,
-        };
-        while let Err(error) = producer.send(record) {
-            assert!(matches!(error, LogError::QueueFull), "{error}");
-            producer.poll(Duration::from_millis(5));
-        }
+    let (mut ledger, mut shard) = (StockLedger::new(), Shard::new());
+    let mut output = Output::default();
+    let time = Timestamp(1_767_225_600_000_000);
+    let (mut records, mut bytes) = (0, 0);
+    for number in 0..count as u64 {
+        let at = (number / LOCATIONS, number % LOCATIONS);
+        let receipts: Vec<_> = (0..RECEIPTS)
+            .map(|n| support::load::receipt(number * RECEIPTS + n, at, time))
+            .collect();
+        let key = receipts[0].0.clone();
+        let group: Vec<Inbound> = receipts.into_iter().map(inbound).collect();
+        let mut context = Context::new(&mut shard, &mut output, time);
+        ledger
+            .process(&key, &group, &mut context)
+            .expect("processed");
+        output.clear();
+        let written = shard.changes(|state_key, value| {
+            records += 1;
+            bytes += state_key.len() + value.map_or(0, <[u8]>::len);
+            let record = Outgoing {
+                topic: CHANGELOG,
+                partition: Some(partition_for(key.as_bytes(), PARTITIONS)),
+                key: Some(state_key),
+                value,
+                headers: &Headers::default(),
+                timestamp_ms: 0,
+            };
+            while let Err(error) = producer.send(record) {
+                assert!(matches!(error, LogError::QueueFull), "{error}");
+                producer.poll(Duration::from_millis(5));
+            }
+            Ok::<(), ()>(())
+        });
+        written.expect("written");
+        shard = Shard::new();
     }
     producer.flush().expect("flushed");
+    println!(
+        "changelog of {records} keys for {count} positions, {} bytes each",
+        bytes / records
+    );
+}
+
+fn inbound((key, event): (String, StockChanged)) -> Inbound {
+    let record = Record {
+        origin: Origin {
+            topic: topic::STOCK_CHANGE.into(),
+            partition: 0,
+            offset: event.meta.source_position,
+        },
+        timestamp_ms: 0,
+        key: Some(key.into_bytes().into()),
+        value: None,
+        headers: Headers::default(),
+    };
+    Inbound {
+        record,
+        event: event.into(),
+    }
 }
 
 /// One change in each partition, at positions that the state does not hold.
