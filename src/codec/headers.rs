@@ -2,7 +2,6 @@
 
 use crate::contract::event::Event;
 use crate::pipeline::{Headers, HeadersBuilder};
-use std::fmt;
 use uuid::Uuid;
 
 /// Packed headers are seldom larger.
@@ -18,28 +17,36 @@ const INTERNAL: &str = "retail.rt.";
 /// the value says, for readers that do not open it, and costs more than the value.
 pub fn headers(topic: &str, event: &Event, key: &str, parent: Option<&str>) -> Headers {
     let meta = event.meta();
+    let traceparent = Child::of(parent, &meta.event_id).text();
     if topic.starts_with(INTERNAL) {
         let mut headers = HeadersBuilder::with_capacity(TRACE_BYTES);
-        headers.push_text("traceparent", Child::of(parent, &meta.event_id));
+        headers.push("traceparent", Some(&traceparent));
         return headers.build();
     }
+    let mut digits = Uuid::encode_buffer();
+    let id = meta
+        .event_id
+        .hyphenated()
+        .encode_lower(&mut digits)
+        .as_bytes();
     let mut headers = HeadersBuilder::with_capacity(USUAL_BYTES);
     headers
         .push("ce_specversion", Some(b"1.0"))
-        .push_text("ce_id", meta.event_id.hyphenated())
+        .push("ce_id", Some(id))
         .push("ce_type", Some(event.contract().as_bytes()))
         .push("ce_source", Some(meta.source.as_bytes()))
         .push_text("ce_time", meta.occurred_at)
         .push("ce_subject", Some(key.as_bytes()))
         .push("content-type", Some(b"application/vnd.confluent.avro"))
-        .push_text("traceparent", Child::of(parent, &meta.event_id));
+        .push("traceparent", Some(&traceparent));
     headers.build()
 }
 
 /// A `traceparent` for the work that made the event `id`: of the trace of `parent`, or of a trace
 /// of its own named after the event, so that the same work is the same span wherever it is done.
 pub fn child_traceparent(parent: Option<&str>, id: &Uuid) -> compact_str::CompactString {
-    compact_str::format_compact!("{}", Child::of(parent, id))
+    let text = Child::of(parent, id).text();
+    compact_str::CompactString::from_utf8(text).unwrap_or_default()
 }
 
 /// A child's `traceparent`.
@@ -56,28 +63,23 @@ impl Child {
             span: ((own >> 64) as u64 ^ own as u64).max(1),
         }
     }
-}
 
-impl fmt::Display for Child {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // As "{:032x}" and "{:016x}" would, which take several times as long.
-        f.write_str("00-")?;
-        let mut digits = [0; 32];
-        f.write_str(hex(&self.trace.to_be_bytes(), &mut digits))?;
-        f.write_str("-")?;
-        f.write_str(hex(&self.span.to_be_bytes(), &mut digits))?;
-        f.write_str("-01")
+    /// `00-`, 32 digits of the trace, `-`, 16 of the span, `-01`.
+    fn text(&self) -> [u8; 55] {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
+        hex(&self.trace.to_be_bytes(), &mut text[3..35]);
+        hex(&self.span.to_be_bytes(), &mut text[36..52]);
+        text
     }
 }
 
-/// Writes bytes as lower-case hexadecimal digits into `digits`, which has room for them.
-fn hex<'d>(bytes: &[u8], digits: &'d mut [u8]) -> &'d str {
+/// Writes bytes as lower-case hexadecimal digits; formatting them takes several times as long.
+fn hex(bytes: &[u8], digits: &mut [u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for (byte, pair) in bytes.iter().zip(digits.chunks_exact_mut(2)) {
         pair[0] = DIGITS[usize::from(byte >> 4)];
         pair[1] = DIGITS[usize::from(byte & 15)];
     }
-    std::str::from_utf8(&digits[..2 * bytes.len()]).unwrap_or_default()
 }
 
 /// The trace id of a well-formed `traceparent` (W3C Trace Context, version 00).

@@ -81,8 +81,13 @@ impl Headers {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-    /// Names and values in order; a null value is `None`.
+    /// Names and values in order; a null value is `None`, and a name that is not UTF-8 is `?`.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+        self.entries()
+            .map(|(name, value)| (std::str::from_utf8(name).unwrap_or("?"), value))
+    }
+    /// As [`Headers::iter`], with the bytes of the names as they are.
+    pub fn entries(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         let mut rest: &[u8] = &self.0;
         std::iter::from_fn(move || {
             let (length, tail) = rest.split_first_chunk::<2>()?;
@@ -97,7 +102,7 @@ impl Headers {
                 Err(_) => (None, tail),
             };
             rest = tail;
-            Some((std::str::from_utf8(name).unwrap_or("?"), value))
+            Some((name, value))
         })
     }
     /// The last value under `name`, as text.

@@ -7,6 +7,7 @@
 
 mod admin;
 mod consumer;
+mod native;
 mod producer;
 mod reader;
 

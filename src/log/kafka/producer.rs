@@ -2,14 +2,14 @@
 
 use super::super::{GroupGeneration, LogError, Offsets, Outgoing, Producer, ProducerSpec};
 use super::consumer::offset_list;
+use super::native::{self, Topics};
 use super::{CALL_TIME_MAX, KafkaSettings, forward, forward_error, log_error};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{
-    BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
+    BaseProducer, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
 };
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,6 +63,8 @@ impl ProducerContext for Deliveries {
 }
 
 pub(super) struct KafkaProducer {
+    /// Before `producer`, which must outlive them.
+    topics: Topics,
     producer: BaseProducer<Deliveries>,
     failed: Arc<Mutex<Option<LogError>>>,
     address: String,
@@ -114,6 +116,7 @@ impl KafkaProducer {
             .map_err(error)?;
         let transactional = spec.transactional_id.is_some();
         let made = KafkaProducer {
+            topics: Topics::default(),
             producer,
             failed,
             address: settings.bootstrap.clone(),
@@ -188,20 +191,7 @@ impl KafkaProducer {
             if Instant::now() > deadline {
                 return false;
             }
-            self.push_out(REPORTS_INTERVAL);
-        }
-    }
-
-    /// Sends at once what waits for its request to fill, and waits at most so long for the answers.
-    #[allow(
-        unsafe_code,
-        reason = "the binding's flush passes no time on, and a flush without time is over before it is noticed"
-    )]
-    fn push_out(&self, wait: Duration) {
-        let milliseconds = wait.as_millis() as i32;
-        // SAFETY: the client lives as long as `self.producer`, and may be called from any thread.
-        unsafe {
-            rdkafka::bindings::rd_kafka_flush(self.producer.client().native_ptr(), milliseconds);
+            native::push_out(&self.producer, REPORTS_INTERVAL);
         }
     }
 
@@ -236,43 +226,23 @@ impl Producer for KafkaProducer {
         if self.sent.is_multiple_of(REPORTS_EVERY) {
             self.producer.poll(Duration::ZERO);
         }
-        let mut out: BaseRecord<'_, [u8], [u8]> =
-            BaseRecord::to(record.topic).timestamp(record.timestamp_ms);
-        if let Some(partition) = record.partition {
-            out = out.partition(partition);
-        }
-        if let Some(key) = record.key {
-            out = out.key(key);
-        }
-        if let Some(value) = record.value {
-            out = out.payload(value);
-        }
-        if !record.headers.is_empty() {
-            let mut headers = OwnedHeaders::new_with_capacity(8);
-            for (key, value) in record.headers.iter() {
-                headers = headers.insert(Header { key, value });
-            }
-            out = out.headers(headers);
-        }
-        match self.producer.send(out) {
+        match native::send(&self.producer, &mut self.topics, &record) {
             Ok(()) => Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                Err(LogError::QueueFull)
-            }
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
-                Err(LogError::Oversize {
-                    topic: record.topic.to_owned(),
-                    bytes: record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len),
-                    limit: Some(RECORD_BYTES_MAX),
+            Err(RDKafkaErrorCode::QueueFull) => Err(LogError::QueueFull),
+            Err(RDKafkaErrorCode::MessageSizeTooLarge) => Err(LogError::Oversize {
+                topic: record.topic.to_owned(),
+                bytes: record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len),
+                limit: Some(RECORD_BYTES_MAX),
+            }),
+            Err(code) => {
+                let error = KafkaError::MessageProduction(code);
+                let meaning = log_error(&self.address, Some(record.topic), &error);
+                Err(match meaning {
+                    LogError::UnknownTopic { .. } => meaning,
+                    _ if self.transactional => LogError::Abort(meaning.to_string()),
+                    _ => meaning,
                 })
             }
-            Err((error, _)) if self.transactional => {
-                match log_error(&self.address, Some(record.topic), &error) {
-                    unknown @ LogError::UnknownTopic { .. } => Err(unknown),
-                    other => Err(LogError::Abort(other.to_string())),
-                }
-            }
-            Err((error, _)) => Err(log_error(&self.address, Some(record.topic), &error)),
         }
     }
 
