@@ -23,7 +23,13 @@ const PRODUCT_FIELDS: &[&str] = &[
     "barcode",
     "write_date",
 ];
-const PRICE_FIELDS: &[&str] = &["default_code", "lst_price", "taxes_id", "write_date"];
+const PRICE_FIELDS: &[&str] = &[
+    "default_code",
+    "is_storable",
+    "lst_price",
+    "taxes_id",
+    "write_date",
+];
 
 /// A kind of object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -308,6 +314,7 @@ impl KeptObjects {
         };
         Ok(found
             .iter()
+            .filter(|row| is_named(row))
             .map(|row| (row, product(row, versions.next())))
             .collect())
     }
@@ -351,9 +358,16 @@ impl KeptObjects {
         };
         Ok(found
             .iter()
+            .filter(|row| is_named(row))
             .map(|row| (row, price(row, versions.next())))
             .collect())
     }
+}
+
+/// Whether a product is one that other systems may know. Odoo has services of its own, for tips and down payments, without
+/// an internal reference: nobody else sells or stocks them.
+fn is_named(row: &Row) -> bool {
+    rows::flag(row, "is_storable") || rows::text(row, "default_code").is_some()
 }
 
 fn sku(row: &Row) -> Result<&str, Fault> {
