@@ -1,7 +1,7 @@
 //! Source and sink processes are killed in the middle of their work: every line of the file becomes
 //! one record, and the storefront shows what was published.
 
-use crate::facts::{SESSION, codec, last_values, quiet_readers};
+use crate::facts::{SESSION, codec, count, last_values, quiet_readers};
 use crate::kafka::Kafka;
 use crate::worker::{POLL, Worker, succeed};
 use crossdock::contract::event::Event;
@@ -159,50 +159,5 @@ fn sources_and_sinks_that_are_killed_lose_no_line_and_no_call() {
     assert!(published > SKUS / 2, "{published} published");
     for worker in [middle, source, sink] {
         assert_eq!(worker.terminate(), Some(0), "an orderly end");
-    }
-}
-
-/// Waits until the levels of the facts in the log are those of the lines; gives the number of facts,
-/// each of which must be there once.
-pub fn count(
-    log: &Arc<dyn Log>,
-    topic: &str,
-    patience: Duration,
-    expected: &BTreeMap<String, i64>,
-) -> i64 {
-    let codec = codec(log);
-    let deadline = Instant::now() + patience;
-    loop {
-        let mut seen = std::collections::BTreeSet::new();
-        let (mut records, mut sums) = (0, BTreeMap::<String, Decimal>::new());
-        crossdock::verify::read_topic(log.as_ref(), topic, |record| {
-            let Ok(Event::StockChanged(fact)) = codec.decode(record) else {
-                panic!("not a change at {}", record.origin)
-            };
-            records += 1;
-            assert!(
-                seen.insert(fact.meta.event_id),
-                "written twice: {}",
-                record.origin
-            );
-            let sum = sums.entry(fact.sku.to_string()).or_default();
-            if fact.from_state == crossdock::contract::event::StockState::Sellable {
-                *sum -= fact.qty;
-            } else {
-                *sum += fact.qty;
-            }
-        })
-        .expect("read");
-        let wanted: BTreeMap<String, Decimal> = expected
-            .iter()
-            .map(|(sku, n)| (sku.clone(), Decimal::from(*n as i32)))
-            .collect();
-        if sums == wanted {
-            return records;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "{records} facts: {sums:?}, expected {wanted:?}"
-        );
     }
 }

@@ -252,3 +252,49 @@ pub fn judge(kafka: &Kafka, distinct: i64, seed: u64) {
     }
     println!("{}", succeed(&kafka.bootstrap, &["verify"]));
 }
+
+/// Waits until the levels of the facts in the log are those of the lines; gives the number of facts,
+/// each of which must be there once.
+pub fn count(
+    log: &Arc<dyn Log>,
+    topic: &str,
+    patience: Duration,
+    expected: &BTreeMap<String, i64>,
+) -> i64 {
+    let codec = codec(log);
+    let deadline = Instant::now() + patience;
+    loop {
+        let mut seen = std::collections::BTreeSet::new();
+        let (mut records, mut sums) = (0, BTreeMap::<String, Decimal>::new());
+        crossdock::verify::read_topic(log.as_ref(), topic, |record| {
+            let Ok(crossdock::contract::event::Event::StockChanged(fact)) = codec.decode(record)
+            else {
+                panic!("not a change at {}", record.origin)
+            };
+            records += 1;
+            assert!(
+                seen.insert(fact.meta.event_id),
+                "written twice: {}",
+                record.origin
+            );
+            let sum = sums.entry(fact.sku.to_string()).or_default();
+            if fact.from_state == StockState::Sellable {
+                *sum -= fact.qty;
+            } else {
+                *sum += fact.qty;
+            }
+        })
+        .expect("read");
+        let wanted: BTreeMap<String, Decimal> = expected
+            .iter()
+            .map(|(sku, n)| (sku.clone(), Decimal::from(*n as i32)))
+            .collect();
+        if sums == wanted {
+            return records;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{records} facts: {sums:?}, expected {wanted:?}"
+        );
+    }
+}

@@ -1,0 +1,19 @@
+//! The tests of others, written anew: Kafka Connect's `test_bounce` and Jepsen's check of histories.
+
+mod bounce;
+#[path = "../e2e/facts.rs"]
+#[allow(dead_code, reason = "it does more than is needed here")]
+mod facts;
+mod history;
+#[path = "../support/kafka.rs"]
+#[allow(dead_code, reason = "it does more than is needed here")]
+mod kafka;
+#[path = "../support/oracle.rs"]
+#[allow(dead_code, reason = "it does more than is needed here")]
+mod oracle;
+#[path = "../support/proxy.rs"]
+#[allow(dead_code, reason = "chaos does more with it")]
+mod proxy;
+#[path = "../e2e/worker.rs"]
+#[allow(dead_code, reason = "it does more than is needed here")]
+mod worker;
