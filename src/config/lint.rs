@@ -135,7 +135,11 @@ impl Linter<'_> {
                     format!("write one of {}", schema.words().join(", "))
                 }
                 ("object", _) => format!("write {}", names_of(schema)),
-                _ => schema.documentation(),
+                // An element of a map or list may have none.
+                _ => match schema.documentation() {
+                    none if none.is_empty() => format!("write a {}", kind_in_words(kind)),
+                    documentation => documentation,
+                },
             };
             return self.say(path, cause, remedy);
         }
@@ -299,6 +303,16 @@ mod tests {
                 "crossdock.yaml:13: connectors.1.kind: there is no kind shopp; write shop",
                 "crossdock.yaml:15: connectors.2: settings is missing; give it: Settings of the kind; `crossdock connectors describe KIND` lists them.",
                 "crossdock.yaml:15: connectors.2.kind: there is no kind file; write one of shop",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_has_no_documentation_of_its_own_has_a_remedy_all_the_same() {
+        assert_eq!(
+            mistakes("log: {bootstrap: b, extra: {client.rack: }}"),
+            [
+                "crossdock.yaml:1: log.extra.client.rack: text is expected here, and nothing stands here; write a text"
             ]
         );
     }

@@ -141,6 +141,7 @@ pub fn kind_in_words(kind: &str) -> &'static str {
         "boolean" => "true or false",
         "array" => "list",
         "object" => "settings",
+        "null" => "nothing",
         _ => "anything",
     }
 }

@@ -61,6 +61,27 @@ pub struct Expected {
     pub clock: Arc<dyn Clock>,
 }
 
+impl Expected {
+    /// Judges a delivery, and seals it.
+    pub fn accept(&self, mut headers: Headers, body: &[u8]) -> Result<RawDelivery, Refused> {
+        let received_at = self.clock.now();
+        self.verifier.verify(&headers, body, received_at)?;
+        let json = serde_json::from_slice(body).map_err(|e| {
+            Refused::Malformed(format!("the body is not JSON that can be read: {e}"))
+        })?;
+        let id = self.verifier.id(&headers, body, &json)?;
+        headers.retain(|name, _| !CREDENTIALS.contains(&name.as_str()));
+        let content = pack(&self.path, &headers, body);
+        let sealed = self.seal.seal(&id, &content);
+        let sealed = sealed.ok_or_else(|| Refused::Malformed("it cannot be sealed".to_owned()))?;
+        Ok(RawDelivery {
+            id: id.into(),
+            received_at,
+            sealed: sealed.into(),
+        })
+    }
+}
+
 /// An open door. Dropping it closes it; deliveries that wait are not answered.
 pub struct Door {
     address: SocketAddr,
@@ -274,7 +295,7 @@ async fn handle(shared: &Shared, request: Request<Incoming>) -> Response<Full<By
         .iter()
         .map(|(n, v)| (n.to_string(), v.to_str().unwrap_or_default().to_owned()))
         .collect();
-    let delivery = match accept(expected, headers, &body) {
+    let delivery = match expected.accept(headers, &body) {
         Ok(delivery) => delivery,
         Err(Refused::Unverified(cause)) => {
             tracing::warn!(
@@ -351,24 +372,6 @@ async fn read(
         true => Err(too_large()),
         false => Ok(bytes.into()),
     }
-}
-
-/// Judges a delivery, and seals it.
-fn accept(expected: &Expected, mut headers: Headers, body: &[u8]) -> Result<RawDelivery, Refused> {
-    let received_at = expected.clock.now();
-    expected.verifier.verify(&headers, body, received_at)?;
-    let json = serde_json::from_slice(body)
-        .map_err(|e| Refused::Malformed(format!("the body is not JSON that can be read: {e}")))?;
-    let id = expected.verifier.id(&headers, body, &json)?;
-    headers.retain(|name, _| !CREDENTIALS.contains(&name.as_str()));
-    let content = pack(&expected.path, &headers, body);
-    let sealed = expected.seal.seal(&id, &content);
-    let sealed = sealed.ok_or_else(|| Refused::Malformed("it cannot be sealed".to_owned()))?;
-    Ok(RawDelivery {
-        id: id.into(),
-        received_at,
-        sealed: sealed.into(),
-    })
 }
 
 fn answer(status: StatusCode, words: &str) -> Response<Full<Bytes>> {

@@ -2,7 +2,7 @@
 
 use super::door::{Door, Expected};
 use super::settings::{Signing, Webhook};
-use super::signature::{Headers, Verifier};
+use super::signature::{Headers, Refused, Verifier};
 use crate::config::seal::{self, OpenFault, Seal};
 use crate::contract::event::Text;
 use crate::domain::Timestamp;
@@ -118,6 +118,14 @@ impl Ingress {
         tracing::info!(source = self.instance, listen = %door.address(), path = self.expected.path, "takes deliveries");
         self.open = Some((inbox, door));
         Ok(())
+    }
+
+    /// What the door makes of a delivery: judged, and sealed for the inbox. Header names in lower case.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub fn accept(&self, headers: Headers, body: &[u8]) -> Result<RawDelivery, Refused> {
+        self.expected.accept(headers, body)
     }
 
     /// Where deliveries are taken; `None` before [`Ingress::open`].

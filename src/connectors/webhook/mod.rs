@@ -47,4 +47,4 @@ mod tests;
 
 pub use ingress::{Delivery, Ingress, REMEMBERED, Taken};
 pub use settings::{DeliveryId, Encoding, Form, Signing, Webhook};
-pub use signature::sign;
+pub use signature::{Headers, Refused, sign};
