@@ -8,7 +8,7 @@ use crate::log::{Offset, TopicPartition};
 use crate::pipeline::{Clock, Fault, Origin, SystemClock};
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 /// A dead letter with all that is known about it.
 #[derive(Serialize)]
@@ -23,8 +23,8 @@ pub struct Shown {
     pub reader_version: String,
     /// Trace of the record.
     pub traceparent: Option<String>,
-    /// The record's headers; bytes that are no text in hexadecimal.
-    pub headers: BTreeMap<String, String>,
+    /// The record's headers in order, names and values; bytes that are no text in hexadecimal, and a null as such.
+    pub headers: Vec<(String, Option<String>)>,
     /// Id of its schema.
     pub schema_id: Option<i32>,
     /// The event; `None` when it cannot be read.
@@ -77,11 +77,12 @@ pub fn show(
         class: dead.error_class.symbol().to_owned(),
         reader_version: dead.processor_version.to_string(),
         traceparent: dead.traceparent.as_ref().map(ToString::to_string),
-        headers: dead
-            .headers
-            .iter()
-            .map(|(name, value)| (name.to_string(), text_or_hex(&value.0)))
-            .collect(),
+        headers: letter.record().map_or_else(Vec::new, |record| {
+            let headers = record.headers.iter();
+            headers
+                .map(|(name, value)| (name.to_owned(), value.map(text_or_hex)))
+                .collect()
+        }),
         schema_id: dead.schema_id,
         event,
         unreadable,
