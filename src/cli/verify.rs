@@ -3,7 +3,7 @@
 use super::connect::{self, Bootstrap, RegistryUrl};
 use super::shared;
 use crate::config::Configuration;
-use crate::contract::Catalogue;
+use crate::contract::{Catalogue, SINKS};
 use crate::log::{Log, TopicPartition};
 use crate::runtime::group_id;
 use crate::{connectors, processors, verify};
@@ -42,7 +42,7 @@ fn inputs_of(
     let mut inputs = Vec::new();
     for topic in Catalogue::compiled().topics() {
         let partitions = existing.iter().find(|t| t.name == topic.name);
-        let is_for_sinks = topic.readers.iter().any(|r| r.reader == "sinks");
+        let is_for_sinks = topic.readers.iter().any(|r| r.reader == SINKS);
         let (true, Some(found)) = (is_for_sinks, partitions) else {
             continue;
         };

@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+/// Every sink, as a reader of a topic.
+pub const SINKS: &str = "sinks";
+
 /// The catalogue that this build knows, parsed.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -279,13 +282,16 @@ impl Catalogue {
     }
 
     /// The reader whose parked records a topic holds.
-    pub fn sink_of_park_topic<'a>(&self, topic: &'a str) -> Option<&'a str> {
+    pub fn reader_of_park_topic<'a>(&self, topic: &'a str) -> Option<&'a str> {
         self.reader_of("park", topic)
     }
 
-    /// Whether a record that `reader` (a processor, or `sinks`) has rejected holds up later records of its
-    /// key. In a topic of states a newer one takes its place.
+    /// Whether a record that `reader` (a processor, or [`SINKS`]) has rejected holds up later records of its
+    /// key. In a sink, a newer state of a topic of states goes on without it.
     pub fn blocks_key(&self, topic: &str, reader: &str) -> bool {
+        if reader == SINKS && self.is_compacted(topic) {
+            return false;
+        }
         let readers = self.topic(topic).map(|t| t.readers.iter());
         let mut readers = readers.into_iter().flatten();
         readers.any(|r| r.reader == reader && r.on_reject == OnReject::BlockKey)

@@ -9,8 +9,8 @@ pub mod lint;
 pub mod wire;
 
 pub use catalogue::{
-    Catalogue, Class, OnReject, PhysicalTopic, ReaderOf, Retention, Status, Tier, Topic, park_key,
-    parked_place, receipt_key,
+    Catalogue, Class, OnReject, PhysicalTopic, ReaderOf, Retention, SINKS, Status, Tier, Topic,
+    park_key, parked_place, receipt_key,
 };
 
 /// Event types, generated from `schemas/`.

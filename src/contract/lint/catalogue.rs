@@ -3,6 +3,7 @@
 use super::lines::Lines;
 use super::schemas::Contract;
 use super::{Finding, PII, Reporter, Source, pii_rank};
+use crate::contract::SINKS;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -312,7 +313,7 @@ impl Linter<'_> {
             };
             self.keys(object, &path, &["reader", "on_reject"], &[]);
             self.one_of(object, &path, "on_reject", &["continue", "block_key"]);
-            let known = [self.readers, &["sinks"]].concat();
+            let known = [self.readers, &[SINKS]].concat();
             self.one_of(object, &path, "reader", &known);
         }
     }
