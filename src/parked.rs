@@ -7,14 +7,15 @@
 use crate::codec::{self, Codec};
 use crate::contract::event::{DeadLetter, Event, Text};
 use crate::contract::{Catalogue, parked_place};
+use crate::dlq::{self, Letters};
 use crate::domain::Timestamp;
 use crate::log::Log;
 use crate::log::scan::{Stretch, scan};
-use crate::pipeline::{Fault, REDRIVEN_FROM_HEADER, Record, Verdict};
+use crate::pipeline::{Fault, Origin, REDRIVEN_FROM_HEADER, Record, Verdict};
 use crate::runtime::parking::is_dead;
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// A deployment's parked keys.
 pub struct ParkedKeys<'a> {
@@ -62,6 +63,8 @@ pub struct ParkedKey {
     pub next_attempt_at: Option<Timestamp>,
     /// Whether its first record was dead-lettered.
     pub dead_lettered: bool,
+    /// The letter that holds it up; `None` where it is no longer there, or none does.
+    pub letter: Option<String>,
     /// Place of the record that holds it up.
     pub record: String,
     /// Records that wait behind it.
@@ -72,6 +75,11 @@ impl ParkedKey {
     /// Whether it waits for a dead letter to be redriven or discarded.
     pub fn waits_for_letter(&self) -> bool {
         self.dead_lettered
+    }
+
+    /// Where the record stands that holds it up.
+    pub fn place(&self) -> Option<Origin> {
+        dlq::place(&self.record).ok()
     }
 }
 
@@ -132,7 +140,7 @@ impl ParkedKeys<'_> {
         mut visit: impl FnMut(Place, i64, &Record) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         for found in self.log.admin().topics()? {
-            let sink = self.catalogue.sink_of_park_topic(&found.name);
+            let sink = self.catalogue.reader_of_park_topic(&found.name);
             let wanted = |sink: &&str| filter.sink.as_deref().is_none_or(|wanted| wanted == *sink);
             let Some(sink) = sink.filter(wanted) else {
                 continue;
@@ -201,6 +209,7 @@ impl ParkedKeys<'_> {
                     attempts: first.attempts,
                     next_attempt_at: first.next_at,
                     dead_lettered: first.is_dead,
+                    letter: None,
                     record: first.place.to_string(),
                     behind: line.len() - 1,
                 })
@@ -208,7 +217,34 @@ impl ParkedKeys<'_> {
             .filter(|key| filter.code.as_deref().is_none_or(|code| code == key.code))
             .collect();
         keys.sort_by(|a, b| (a.since, &a.sink, &a.key).cmp(&(b.since, &b.sink, &b.key)));
+        self.find_letters(&mut keys)?;
         Ok(keys)
+    }
+
+    /// Finds the letters of keys that are held up by one.
+    fn find_letters(&self, keys: &mut [ParkedKey]) -> Result<(), Fault> {
+        let mut places: BTreeMap<String, HashSet<Origin>> = BTreeMap::new();
+        for key in keys.iter().filter(|key| key.dead_lettered) {
+            let places = places.entry(key.sink.clone()).or_default();
+            places.extend(key.place());
+        }
+        let letters = Letters {
+            log: self.log,
+            codec: self.codec,
+            catalogue: self.catalogue,
+            application: "",
+        };
+        for (sink, places) in places {
+            let holders = dlq::holders(&letters, &sink, &places)?;
+            for key in keys
+                .iter_mut()
+                .filter(|key| key.sink == sink && key.dead_lettered)
+            {
+                let holder = key.place().and_then(|place| holders.get(&place));
+                key.letter = holder.map(|holder| holder.letter.to_string());
+            }
+        }
+        Ok(())
     }
 
     /// The line of a parked key: its records in order.

@@ -312,7 +312,9 @@ fn show(args: &Show) -> anyhow::Result<ExitCode> {
 }
 
 fn missing(at: &Origin) -> String {
-    format!("there is no dead letter at {at}; `crossdock dlq list` says which there are")
+    format!(
+        "there is no dead letter at {at}, or none any more: they live for 30 days; `crossdock dlq list` says which there are, `crossdock parked list` which keys wait for one that is gone"
+    )
 }
 
 fn write_shown(out: &mut dyn Write, shown: &Shown) -> std::io::Result<()> {
@@ -343,6 +345,7 @@ fn write_shown(out: &mut dyn Write, shown: &Shown) -> std::io::Result<()> {
         writeln!(out, "  trace       {trace}")?;
     }
     for (name, value) in &shown.headers {
+        let value = value.as_deref().unwrap_or("null");
         writeln!(out, "  header      {name}: {value}")?;
     }
     match (&shown.event, &shown.unreadable) {
@@ -504,6 +507,14 @@ impl Runs<'_> {
             writeln!(out, "{done} {would}done, {refused} {would}left as they are")?;
         }
         out.flush()?;
+        if let (0, 0, false) = (report.done, report.refused, report.stopped) {
+            match &self.chosen.letter {
+                Some(at) => eprintln!("{}", missing(at)),
+                None => eprintln!(
+                    "no open dead letter is chosen; `crossdock dlq list` says which there are"
+                ),
+            }
+        }
         Ok(match report {
             Report { stopped: true, .. } => {
                 eprintln!("told to stop; run it again to go on");

@@ -9,11 +9,11 @@ use crate::contract::event::{
     Audit, Blob, DeadLetter, DispositionRecord, Event, EventMeta, Origin as MetaOrigin, Outcome,
     PositionKind, Settled, Text,
 };
-use crate::contract::{park_key, topic};
+use crate::contract::{SINKS, park_key, topic};
 use crate::domain::{Timestamp, compound_key, event_id};
 use crate::log::{LogError, Outgoing, Producer, ProducerSpec};
 use crate::pipeline::{
-    Clock, Fault, Headers, HeadersBuilder, REDRIVEN_FROM_HEADER, REDRIVES_HEADER, Record,
+    Clock, Fault, Headers, HeadersBuilder, Origin, REDRIVEN_FROM_HEADER, REDRIVES_HEADER, Record,
     SystemClock,
 };
 use crate::processors;
@@ -409,7 +409,7 @@ impl<'a> Run<'a> {
 }
 
 /// One run at a time on a dead-letter topic: the transactional id is the topic's.
-fn producer(letters: &Letters<'_>, reader: &str) -> Result<Box<dyn Producer>, Fault> {
+pub(super) fn producer(letters: &Letters<'_>, reader: &str) -> Result<Box<dyn Producer>, Fault> {
     let made = letters.log.producer(&ProducerSpec {
         transactional_id: Some(format!("{}-{reader}-dlq", letters.application)),
         transaction_timeout: TRANSACTION_TIME_MAX,
@@ -476,7 +476,7 @@ fn release(
     let (Some(original), None) = (&letter.dead.original, processors::find(reader)) else {
         return Ok(());
     };
-    if !letters.catalogue.blocks_key(&original.topic, "sinks") {
+    if !letters.catalogue.blocks_key(&original.topic, SINKS) {
         return Ok(());
     }
     let topic = letters.catalogue.park_topic(reader);
@@ -532,22 +532,43 @@ fn audit(
     letter: &Letter,
     deed: Deed,
     actor: &Actor,
+    change: (Option<String>, Option<String>),
+    now: Timestamp,
+) -> Result<(), Fault> {
+    audit_of(
+        letters,
+        producer,
+        &letter.at,
+        deed.action(),
+        actor,
+        change,
+        now,
+    )
+}
+
+/// Says who did what to what stands at `at`, and why.
+pub(super) fn audit_of(
+    letters: &Letters<'_>,
+    producer: &mut (dyn Producer + 'static),
+    at: &Origin,
+    action: &str,
+    actor: &Actor,
     (before, after): (Option<String>, Option<String>),
     now: Timestamp,
 ) -> Result<(), Fault> {
     let record = Audit {
-        meta: meta("Audit", &format!("{}#{}", letter.at, deed.action()), now),
+        meta: meta("Audit", &format!("{at}#{action}"), now),
         actor: actor.name.as_str().into(),
-        action: deed.action().into(),
-        target: compact_str::format_compact!("{}", letter.at),
+        action: action.into(),
+        target: compact_str::format_compact!("{at}"),
         reason: actor.reason.as_deref().map(Text::from),
         before: before.map(Text::from),
         after: after.map(Text::from),
         outcome: "DONE".into(),
     };
     let partition = crate::log::TopicPartition {
-        topic: letter.at.topic.clone(),
-        partition: letter.at.partition,
+        topic: at.topic.clone(),
+        partition: at.partition,
     };
     let key = history::key(&partition);
     let to = (topic::OPS_AUDIT, None);
@@ -594,7 +615,10 @@ fn send_event(
     )
 }
 
-fn send(producer: &mut (dyn Producer + 'static), record: Outgoing<'_>) -> Result<(), Fault> {
+pub(super) fn send(
+    producer: &mut (dyn Producer + 'static),
+    record: Outgoing<'_>,
+) -> Result<(), Fault> {
     for _ in 0..SEND_TRIES {
         match producer.send(record) {
             Err(LogError::QueueFull) => producer.poll(SEND_WAIT),

@@ -5,6 +5,7 @@
 //! step) or on a system only the next try can tell.
 
 use super::{Letter, Letters};
+use crate::contract::SINKS;
 use crate::contract::event::Event;
 use crate::domain::Timestamp;
 use crate::log::scan::{Stretch, scan};
@@ -142,7 +143,7 @@ impl<'a> Judge<'a> {
     pub fn blocks_key(&self, letter: &Letter) -> bool {
         let is_sink = processors::find(&letter.dead.processor).is_none();
         let reader = if is_sink {
-            "sinks"
+            SINKS
         } else {
             &letter.dead.processor
         };

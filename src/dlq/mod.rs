@@ -14,12 +14,14 @@ mod act;
 mod history;
 mod judge;
 mod mend;
+mod release;
 mod show;
 
 pub use act::{Act, Actor, Limits, Report, discard, edit, redrive};
 pub use history::{Deed, Done, History};
 pub use judge::{Judge, Refusal};
 pub use mend::{Change, Mended, mended};
+pub use release::{Holder, holders, release};
 pub use show::{Shown, show};
 
 use crate::codec::Codec;

@@ -165,6 +165,13 @@ impl EmbeddedLog {
             topic.partitions.iter_mut().for_each(|p| p.compact(now));
         }
     }
+
+    /// Drops what was committed to `topic` so far, as its retention would in time.
+    pub fn outlive(&self, topic: &str) {
+        if let Some(topic) = self.shared.lock().topics.get_mut(topic) {
+            topic.partitions.iter_mut().for_each(|p| p.drop_beyond(0));
+        }
+    }
 }
 
 impl Shared {
