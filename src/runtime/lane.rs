@@ -4,7 +4,7 @@
 use super::outbox::Outbox;
 use super::parking::{Parked, Parking};
 use super::partition::Partition;
-use super::queue::{Kind, Waiting};
+use super::queue::{Doubt, Kind, Waiting};
 use crate::codec::Codec;
 use crate::contract::event::{Event, EventRef, Outcome, SinkOutcome, SinkReceipt, Text};
 use crate::contract::receipt_key;
@@ -235,21 +235,31 @@ impl Lane {
         }
     }
 
-    /// The latest receipt of a key, and the offset of the latest that stands in the log.
-    fn latest(&self, codec: &Codec, key: &Text) -> (Option<SinkReceipt>, Option<i64>) {
+    /// The latest receipt of a key, and what the latest that stands in the log tells of.
+    fn latest(&self, codec: &Codec, key: &Text) -> (Option<SinkReceipt>, Option<Seen>) {
         let name = receipt_key(&self.topic, key);
         let stored = self.receipts.shard.get(name.as_bytes());
         let stored = stored.and_then(|value| codec.decode_receipt(value));
-        let written = stored.as_ref().map(|r| r.source_event.offset);
+        let written = stored.as_ref().map(Seen::of);
         let due = self.latest_due.get(key);
         let due = due.and_then(|at| self.receipts_due.get(*at)).cloned();
         (due.or(stored), written)
+    }
+
+    /// Whether a record that was redriven to a place before the first of this line was called for and is not
+    /// committed: read once more, it must find its own receipt, and not one of what stood behind it.
+    pub fn is_overtaken(&self, codec: &Codec, key: &Text) -> bool {
+        let (latest, _) = self.latest(codec, key);
+        let first = self.parking.first(key).map(|p| p.record.origin.offset);
+        let seen = latest.as_ref().map(Seen::of).filter(|seen| seen.ahead);
+        seen.is_some_and(|s| Some(s.offset) > first && s.offset >= self.committed_to)
     }
 
     /// What was last sent for `key`; its digest only when nothing can have been sent since.
     pub fn last_sent(&mut self, codec: &Codec, key: &Text) -> Last {
         let certain = self.certain.remove(key);
         let (receipt, written) = self.latest(codec, key);
+        let seen = receipt.as_ref().map(Seen::of);
         let Some(receipt) = receipt else {
             return Last::default();
         };
@@ -261,7 +271,7 @@ impl Lane {
         });
         Last {
             sent,
-            seen: Some(receipt.source_event.offset),
+            seen,
             written,
         }
     }
@@ -311,9 +321,16 @@ impl Lane {
 
     /// Has a receipt written, unless one tells already of a later record of the key: then this record
     /// has come again, and that the later one was called for must not be forgotten.
-    fn owe(&mut self, codec: &Codec, receipt: SinkReceipt) -> bool {
+    fn owe(&mut self, codec: &Codec, mut receipt: SinkReceipt) -> bool {
         let (latest, _) = self.latest(codec, &receipt.entity_key);
-        if latest.is_some_and(|l| l.source_event.offset > receipt.source_event.offset) {
+        let offset = receipt.source_event.offset;
+        let parked = self.parking.tried(&receipt.entity_key, offset);
+        let is_parked = parked.is_some();
+        if parked.is_some_and(Parked::is_redriven) {
+            receipt.meta.ext.insert(AHEAD.into(), "true".into());
+        }
+        let latest = latest.as_ref().map(Seen::of);
+        if latest.is_some_and(|l| l.offset > offset && l.tells_of(offset, is_parked)) {
             return false;
         }
         let place = self.receipts_due.len();
@@ -342,16 +359,52 @@ impl Lane {
 /// Version in the receipt of a call that was meant while nothing was known to be sent.
 const UNSENT: i64 = i64::MIN;
 
+/// Of receipts: the record was redriven to a place before others of its key, whatever their offsets.
+const AHEAD: &str = "redrivenAhead";
+
 /// What the receipts tell of a key.
 #[derive(Default)]
 pub(super) struct Last {
     /// What was last sent.
     pub sent: Option<Sent>,
-    /// Offset of the last record of the key that was called for, or meant to be. Records of a key go in
-    /// order: one that comes again with no higher offset may have had its effect.
-    pub seen: Option<i64>,
+    /// The last record of the key that was called for, or meant to be.
+    pub seen: Option<Seen>,
     /// As `seen`, by what stands in the log: what was to be written, and was not, nobody else knows of.
-    pub written: Option<i64>,
+    pub written: Option<Seen>,
+}
+
+/// The record that a receipt tells of.
+#[derive(Clone, Copy)]
+pub(super) struct Seen {
+    offset: i64,
+    /// It was redriven to a place before others.
+    ahead: bool,
+    outcome: SinkOutcome,
+}
+
+impl Seen {
+    fn of(receipt: &SinkReceipt) -> Seen {
+        Seen {
+            offset: receipt.source_event.offset,
+            ahead: receipt.meta.ext.contains_key(AHEAD),
+            outcome: receipt.outcome,
+        }
+    }
+
+    /// Whether it tells that the record at `offset` was called for before. Records of a key go in order: one
+    /// that comes again with no higher offset may have had its effect. But what was redriven went before what
+    /// is parked behind it.
+    pub fn tells_of(&self, offset: i64, is_parked: bool) -> bool {
+        self.offset == offset || self.offset > offset && !(self.ahead && is_parked)
+    }
+
+    /// How far it is in doubt whether the record at `offset`, of which it tells, had its effect.
+    pub fn doubt(&self, offset: i64) -> Doubt {
+        match self.outcome {
+            SinkOutcome::OutcomeUnknown if self.offset == offset => Doubt::Untold,
+            _ => Doubt::Possible,
+        }
+    }
 }
 
 /// An entry of the park topic, as it was read.

@@ -154,10 +154,14 @@ impl Parked {
         of(&record.key) + of(&record.value) + record.headers.packed().len() + self.message.len()
     }
 
+    /// Whether it was dead-lettered and sent again.
+    pub fn is_redriven(&self) -> bool {
+        self.record.headers.text(REDRIVEN_FROM_HEADER).is_some()
+    }
+
     /// Redriven records take the place of the one that was dead-lettered, before what waited for it.
     fn order(&self) -> (bool, i64) {
-        let redriven = self.record.headers.text(REDRIVEN_FROM_HEADER).is_some();
-        (!redriven, self.offset())
+        (!self.is_redriven(), self.offset())
     }
 }
 
@@ -330,6 +334,11 @@ impl Parking {
         self.forget(key, &dead);
         self.set_due(key);
         true
+    }
+
+    /// The first of the line of `key`.
+    pub fn first(&self, key: &Text) -> Option<&Parked> {
+        self.lines.get(key)?.waiting.front()
     }
 
     /// The key that is to be tried next.

@@ -43,7 +43,9 @@ pub(super) enum Doubt {
     /// Certainly not.
     #[default]
     None,
-    /// It may, and nobody was told.
+    /// It was meant, or even answered, and comes again: the target is asked first.
+    Possible,
+    /// A call ended without anybody knowing, and nobody was told.
     Untold,
     /// It may, and others know.
     Told,

@@ -2,7 +2,8 @@
 //!
 //! A circuit: when several keys in a row are not answered, and nobody is for a second, the target is down. Calls stop, and one at a time
 //! probes it, further apart each time; the first that is answered closes the circuit, and the number of
-//! calls at a time grows again with the answers. What the target asks for (`Retry-After`) holds for all
+//! calls at a time grows again with the answers. Each member of the group probes as much less often as its part
+//! of the partitions is of all, so that a target is not asked more often the more there are. What the target asks for (`Retry-After`) holds for all
 //! calls. A budget: calls a second, of which each member of the group has the part that its partitions are
 //! of all, so that nobody needs to be asked.
 //!
@@ -19,6 +20,9 @@ use std::time::Duration;
 const DOWN_AFTER_KEYS: usize = 3;
 /// And so long must nobody be answered: where many keys fail for their own reasons, others still are.
 const DOWN_AFTER: Duration = Duration::from_secs(1);
+
+/// Longest wait between two probes of one member.
+const PROBE_WAIT_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// Calls that a target allows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,6 +50,8 @@ pub(super) struct Target {
     not_before: Timestamp,
     answered_at: Option<Timestamp>,
     backoff: Backoff,
+    /// The part of all partitions that is this member's.
+    share: f64,
     purse: Option<Purse>,
 }
 
@@ -77,6 +83,7 @@ impl Target {
             not_before: Timestamp::default(),
             answered_at: None,
             backoff: Backoff::default(),
+            share: 1.0,
             purse,
         }
     }
@@ -117,15 +124,11 @@ impl Target {
 
     /// This member owns so much of all partitions.
     pub fn owns(&mut self, share: f64, now: Timestamp) {
+        self.share = share;
         if let Some(purse) = &mut self.purse {
             purse.fill(now);
             purse.share = share;
         }
-    }
-
-    /// Whether a budget is kept.
-    pub fn has_budget(&self) -> bool {
-        self.purse.is_some()
     }
 
     /// When a call may be made; nothing when one may be made at once.
@@ -161,8 +164,8 @@ impl Target {
             // Calls that were under way when the circuit opened tell nothing more.
             if now >= self.not_before {
                 *probes += 1;
-                let wait = self.backoff.wait(self.name.as_bytes(), *probes + 3);
-                self.not_before = now.plus(wait);
+                let tries = *probes + 3;
+                self.not_before = now.plus(self.probe_wait(tries));
             }
             return false;
         }
@@ -177,9 +180,16 @@ impl Target {
         }
         self.probes = Some(0);
         self.allowed = 1;
-        let wait = self.backoff.wait(self.name.as_bytes(), 3);
-        self.not_before = self.not_before.max(now.plus(wait));
+        self.not_before = self.not_before.max(now.plus(self.probe_wait(3)));
         true
+    }
+
+    /// A group of N probes about as often as one of them would alone.
+    fn probe_wait(&self, tries: u32) -> Duration {
+        let alone = self.backoff.wait(self.name.as_bytes(), tries);
+        alone
+            .div_f64(self.share.clamp(0.01, 1.0))
+            .min(PROBE_WAIT_MAX)
     }
 
     /// The target asks for fewer calls: none before `until`, and then fewer at a time.
@@ -256,6 +266,43 @@ mod tests {
             target.answered(at(200_000));
         }
         assert_eq!(rooms, [1, 2, 3, 4, 5, 6, 7, 8, 8]);
+    }
+
+    #[test]
+    fn a_group_probes_a_target_that_is_down_no_more_often_than_one_member_would() {
+        let probes_of = |count: usize| {
+            let mut members: Vec<Target> = (0..count)
+                .map(|n| Target::new(format!("shop/{n}"), 8, None, at(0)))
+                .collect();
+            for member in &mut members {
+                member.owns(1.0 / count as f64, at(0));
+                for ms in [-1_000, 0] {
+                    for key in ["a", "b", "c"] {
+                        member.failed(&key.into(), at(ms));
+                    }
+                }
+                assert!(member.is_down());
+            }
+            let mut probes = 0;
+            for tick in 0..180_000 {
+                let now = at(10 * tick);
+                for member in &mut members {
+                    if member.room(0, now) > 0 {
+                        probes += 1;
+                        member.failed(&"a".into(), now);
+                    }
+                }
+            }
+            probes
+        };
+        let alone = probes_of(1);
+        for count in [2, 4, 8] {
+            let together = probes_of(count);
+            assert!(
+                together <= 2 * alone,
+                "{count} members probe {together} times, one {alone} times"
+            );
+        }
     }
 
     #[test]

@@ -369,6 +369,69 @@ fn a_crash_between_intent_and_answer_leaves_the_next_one_in_doubt() {
 }
 
 #[test]
+fn that_nobody_knows_is_told_only_once_a_call_has_ended_so() {
+    let world = World::new();
+    let door = careful(&world, |_| Says::Yes);
+    *door.takes.lock().expect("whole") = 60_000 * MS;
+    let topics = &[topic::REFUND_EVENT];
+    let mut tasks = vec![visit(&world, &door, topics, settings("one"))];
+    send_refund(&world, "o", 1);
+    run(&world, &mut tasks, 100 * MS, 10 * MS);
+    drop(tasks);
+    *door.takes.lock().expect("whole") = Duration::ZERO;
+    // Meant, not known to have been made, and the target is away: it is asked first, and nothing is told.
+    door.now_says(|_| Says::Away);
+    let mut tasks = vec![visit(&world, &door, topics, settings("two"))];
+    run(&world, &mut tasks, 60_000 * MS, 100 * MS);
+    let calls = door.calls();
+    assert!(calls.len() > 3 && calls[1..].iter().all(|c| c.in_doubt));
+    assert_eq!(told(&world), []);
+    assert_eq!(outcomes(&world), [SinkOutcome::Intent]);
+    door.now_says(|_| Says::Cut);
+    run(&world, &mut tasks, 600_000 * MS, 100 * MS);
+    assert_eq!(told(&world), [PaymentKind::RefundUnknown]);
+    door.now_says(|_| Says::Yes);
+    run(&world, &mut tasks, 600_000 * MS, 100 * MS);
+    assert_eq!(outcomes(&world).last(), Some(&SinkOutcome::Acked));
+    assert_eq!(settled(&world, SINK).0, 1);
+}
+
+#[test]
+fn a_group_probes_a_target_that_is_down_as_one_instance_would() {
+    let world = World::new();
+    let door = Arc::new(Door::new(&world, |_| Says::Away));
+    *door.takes.lock().expect("whole") = 5 * MS;
+    let topics = &[topic::REFUND_EVENT];
+    let slots = ["one", "two", "three", "four"];
+    let mut tasks: Vec<SinkTask> = slots
+        .iter()
+        .map(|slot| visit(&world, &door, topics, settings(slot)))
+        .collect();
+    run(&world, &mut tasks, 5_000 * MS, 50 * MS);
+    for order in 0..3_000 {
+        send_refund(&world, &format!("order-{order}"), 1);
+    }
+    run(&world, &mut tasks, 10_000 * MS, 5 * MS);
+    let (before, mut together) = (door.calls().len(), 0);
+    for _ in 0..18_000 {
+        run(&world, &mut tasks, 100 * MS, 100 * MS);
+        together = together.max(door.under_way.lock().expect("whole").len());
+    }
+    let probes = door.calls().len() - before;
+    // One instance probes 60 to 130 times.
+    assert!(
+        (40..=140).contains(&probes),
+        "{probes} probes in half an hour"
+    );
+    assert!(together <= 2, "{together} calls at a time");
+    assert_eq!(settled(&world, SINK).0, 0);
+    // It is back: whoever asks next goes on, the others soon after.
+    door.now_says(|_| Says::Yes);
+    run(&world, &mut tasks, 180_000 * MS, 50 * MS);
+    assert_eq!(settled(&world, SINK).0, 3_000);
+}
+
+#[test]
 fn a_refusal_is_told_as_a_fact_and_the_key_goes_on() {
     let world = World::new();
     let door = careful(&world, |(_, _, version)| match version {

@@ -325,6 +325,114 @@ fn a_dead_letter_holds_its_key_up_until_it_is_redriven_or_discarded() {
 }
 
 #[test]
+fn what_waits_behind_a_redriven_record_is_in_no_doubt_and_is_meant_before_it_is_called() {
+    let world = World::new();
+    let mut door = Door::new(&world, |(_, key, version)| match (&**key, version) {
+        ("order-7", 1) => Says::Never,
+        _ => Says::Yes,
+    });
+    door.is_careful = true;
+    let door = Arc::new(door);
+    let mut tasks = vec![visit(&world, &door, REFUNDS, settings("one"))];
+    for version in 1..=3 {
+        send_refund(&world, "order-7", version);
+    }
+    run(&world, &mut tasks, 10 * 1_000 * MS, 100 * MS);
+    assert!(keys(&world)[0].waits_for_letter());
+    door.now_says(|_| Says::Yes);
+    let (called, filter) = (door.calls().len(), dlq::Filter::default());
+    let report = dlq::redrive(&letters(&world), &filter, &ann(), limits(), &mut |_| Ok(()));
+    assert_eq!(report.expect("a run").done, 1);
+    run(&world, &mut tasks, 10 * 1_000 * MS, 100 * MS);
+    assert_eq!(door.by_key(topic::REFUND_EVENT)["order-7"], [1, 2, 3]);
+    let calls = &door.calls()[called..];
+    assert_eq!(calls.len(), 3);
+    assert!(calls.iter().all(|call| !call.in_doubt), "{calls:?}");
+    let receipts = world.events("retail.rt.shop.receipt.v1");
+    let meant = receipts
+        .iter()
+        .filter(|e| matches!(e, Event::SinkReceipt(r) if r.outcome == SinkOutcome::Intent));
+    assert_eq!(meant.count(), 4, "each call, the refused one too");
+    assert_eq!(books(&world, REFUNDS).parked, 0);
+}
+
+fn ann() -> Actor {
+    Actor {
+        name: "ann".into(),
+        reason: Some("it was paid by hand".into()),
+    }
+}
+
+#[test]
+fn a_key_is_let_go_by_hand_also_when_its_dead_letter_has_expired() {
+    for expires in [false, true] {
+        let world = World::new();
+        let bad = |(_, key, version): &crate::door::Known| match (&**key, version) {
+            ("order-7", 1) => Says::Never,
+            _ => Says::Yes,
+        };
+        let door = Arc::new(Door::new(&world, bad));
+        let mut tasks = vec![visit(&world, &door, REFUNDS, settings("one"))];
+        for version in 1..=3 {
+            send_refund(&world, "order-7", version);
+        }
+        run(&world, &mut tasks, 10 * 1_000 * MS, 100 * MS);
+        if expires {
+            world.log.outlive(DEAD);
+        }
+        let key = keys(&world).remove(0);
+        assert!(key.waits_for_letter());
+        assert_eq!(key.letter.is_none(), expires, "{key:?}");
+        let place = key.place().expect("a place");
+        let release = |dry_run| {
+            let all = letters(&world);
+            dlq::release(&all, SINK, "order-7", &place, &ann(), dry_run).expect("answered")
+        };
+        let before = world.events(topic::OPS_AUDIT).len();
+        assert_eq!(release(true).expect("would be").is_some(), !expires);
+        run(&world, &mut tasks, 10 * 1_000 * MS, 100 * MS);
+        assert_eq!(keys(&world), [key], "a dry run does nothing");
+        assert_eq!(release(false).expect("released").is_some(), !expires);
+        run(&world, &mut tasks, 10 * 1_000 * MS, 100 * MS);
+        assert_eq!(door.by_key(topic::REFUND_EVENT)["order-7"], [2, 3]);
+        assert_eq!(keys(&world), []);
+        let audits = world.events(topic::OPS_AUDIT).split_off(before);
+        let told: Vec<(&str, &str)> = audits
+            .iter()
+            .map(|e| match e {
+                Event::Audit(audit) => (&*audit.action, &*audit.actor),
+                other => panic!("{}", other.contract()),
+            })
+            .collect();
+        let released = ("parked.release", "ann");
+        match expires {
+            true => assert_eq!(told, [released]),
+            false => assert_eq!(told, [("dlq.discard", "ann"), released]),
+        }
+        assert_eq!(books(&world, REFUNDS).parked, 0);
+    }
+}
+
+#[test]
+fn a_key_whose_letter_was_redriven_is_not_let_go_past_it() {
+    let world = World::new();
+    let door = Arc::new(Door::new(&world, |_| Says::Never));
+    let mut tasks = vec![visit(&world, &door, REFUNDS, settings("one"))];
+    send_refund(&world, "order-7", 1);
+    send_refund(&world, "order-7", 2);
+    run(&world, &mut tasks, 10 * 1_000 * MS, 100 * MS);
+    let place = keys(&world)[0].place().expect("a place");
+    let filter = dlq::Filter::default();
+    let report = dlq::redrive(&letters(&world), &filter, &ann(), limits(), &mut |_| Ok(()));
+    assert_eq!(report.expect("a run").done, 1);
+    let all = letters(&world);
+    let released = dlq::release(&all, SINK, "order-7", &place, &ann(), false);
+    let refusal = released.expect("answered").expect_err("it is in hand");
+    assert_eq!(refusal.code, "REDRIVEN");
+    assert!(refusal.why.contains("ann has redriven"), "{}", refusal.why);
+}
+
+#[test]
 fn a_record_that_was_parked_or_redriven_and_is_refused_still_holds_its_key_up() {
     let world = World::new();
     let says = |answer: fn() -> Says| {

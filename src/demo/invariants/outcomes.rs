@@ -138,3 +138,49 @@ pub(super) fn judge(books: &Books, ledger: &Ledger, sinks: &[(String, String)]) 
         false => Err("the ledger does not balance".into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a judge says of records at 0, 1, 2 and 5 for which these ranges are booked: first, last and count.
+    fn judged(compacted: bool, ranges: &[(i64, i64, i64)]) -> Judged {
+        let mut booked = Booked::default();
+        for (first, last, count) in ranges {
+            let booked_at = Origin {
+                topic: "d".into(),
+                partition: 0,
+                offset: 7,
+            };
+            booked.ranges.push((*first, *last, *count, booked_at));
+        }
+        booked.once("shop", &[0, 1, 2, 5], compacted, |at| format!("t[0]@{at}"))
+    }
+
+    #[test]
+    fn of_a_compacted_topic_a_reader_may_miss_what_was_replaced_and_nothing_else() {
+        for compacted in [false, true] {
+            assert_eq!(judged(compacted, &[(0, 2, 3), (5, 5, 1)]), Ok(()));
+        }
+        let missed: [(&[_], &str); 2] = [
+            (&[(0, 1, 2), (5, 5, 1)], "passed over t[0]@2"),
+            (&[(0, 5, 3)], "booked 3 outcomes for 4"),
+        ];
+        for (ranges, words) in missed {
+            assert_eq!(judged(true, ranges), Ok(()));
+            let fault = judged(false, ranges).expect_err("nothing is replaced there");
+            assert!(fault.contains(words), "{fault}");
+        }
+        let wrong: [(&[_], &str); 3] = [
+            (&[(0, 5, 5)], "booked 5 outcomes for 4"),
+            (&[(0, 2, 3), (2, 5, 2)], "settled t[0]@2 twice: d[0]@7"),
+            (&[(0, 2, 3)], "has not settled t[0]@5"),
+        ];
+        for (ranges, words) in wrong {
+            for compacted in [false, true] {
+                let fault = judged(compacted, ranges).expect_err("it is wrong");
+                assert!(fault.contains(words), "{fault}");
+            }
+        }
+    }
+}

@@ -152,7 +152,7 @@ impl SinkTask {
             }
         }
         match waiting.doubt {
-            Doubt::None if fault.code == Code::OutcomeUnknown => {
+            Doubt::None | Doubt::Possible if fault.code == Code::OutcomeUnknown => {
                 waiting.doubt = Doubt::Untold;
                 self.doubt(key, &waiting, now);
             }
@@ -164,7 +164,7 @@ impl SinkTask {
                     lane.facts_due.extend(facts);
                 }
             }
-            Doubt::None | Doubt::Told => {}
+            Doubt::None | Doubt::Possible | Doubt::Told => {}
         }
         tracing::info!(sink = self.name, key = %key, attempt = waiting.attempt, wait_ms = wait.as_millis() as u64, code = %fault.code, cause = fault.message, "will try again");
         if newer {

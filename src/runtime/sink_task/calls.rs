@@ -73,6 +73,10 @@ impl SinkTask {
         let Some(lane) = self.lanes.get_mut(partition) else {
             return;
         };
+        if lane.is_overtaken(&self.codec, key) {
+            lane.parking.put_off(key, now.plus(self.backoff.first));
+            return;
+        }
         let Some(Parked {
             record,
             since,
@@ -163,13 +167,14 @@ impl SinkTask {
                     .done(&waiting.partition.topic, &key, waiting.epoch);
                 continue;
             };
+            let offset = waiting.inbound.record.origin.offset;
+            let is_parked = lane.parking.tried(&key, offset).is_some();
             let last = lane.last_sent(&self.codec, &key);
-            let offset = Some(waiting.inbound.record.origin.offset);
-            let is_known = last.seen >= offset;
-            let is_meant = last.written >= offset || !self.sink.is_meant_first(&waiting.inbound);
-            let doubt = match waiting.doubt {
-                Doubt::None if is_known => Doubt::Untold,
-                doubt => doubt,
+            let is_meant = last.written.is_some_and(|w| w.tells_of(offset, is_parked))
+                || !self.sink.is_meant_first(&waiting.inbound);
+            let doubt = match (waiting.doubt, last.seen) {
+                (Doubt::None, Some(seen)) if seen.tells_of(offset, is_parked) => seen.doubt(offset),
+                (doubt, _) => doubt,
             };
             let delivery = Delivery {
                 key,

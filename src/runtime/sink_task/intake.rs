@@ -25,7 +25,7 @@ impl SinkTask {
             self.unsettled = false;
         }
         self.open_lanes()?;
-        self.share_budget()?;
+        self.share_target()?;
         if self.astray {
             for (partition, lane) in &self.lanes {
                 self.consumer.seek(partition, lane.read_to)?;
@@ -50,10 +50,10 @@ impl SinkTask {
         Ok(progress)
     }
 
-    /// Takes as much of the target's budget as this member has of the partitions.
-    fn share_budget(&mut self) -> Result<(), Fault> {
+    /// Takes as much of the target's budget, and of the probes, as this member has of the partitions.
+    fn share_target(&mut self) -> Result<(), Fault> {
         let owned = self.lanes.len() + self.awaiting.len();
-        if !self.target.has_budget() || self.shared == owned {
+        if self.shared == owned {
             return Ok(());
         }
         let topics = self.log.admin().topics()?;

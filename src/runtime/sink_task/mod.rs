@@ -25,7 +25,7 @@ use super::queue::{CLASSES, Kind, Queue};
 use super::settings::{Membership, TaskSettings};
 use super::target::Target;
 use crate::codec::Codec;
-use crate::contract::Catalogue;
+use crate::contract::{Catalogue, SINKS};
 use crate::domain::Timestamp;
 use crate::log::{Consumer, GroupProtocol, GroupSpec, Isolation, Log, Producer, TopicPartition};
 use crate::pipeline::{Clock, Fault, Record, Sink};
@@ -84,7 +84,7 @@ pub struct SinkTask {
     patience: Backoff,
     /// Partitions of these classes are not read for now: enough of them waits.
     held_back: [bool; CLASSES],
-    /// Partitions that the present share of the budget is for.
+    /// Partitions that the present share of the target is for.
     shared: usize,
     releases: Releases,
     /// What was told last: whether the target is down, and what is parked.
@@ -135,7 +135,7 @@ impl SinkTask {
             let kind = Kind {
                 class,
                 whole_state,
-                blocks_key: !whole_state && catalogue.blocks_key(topic, "sinks"),
+                blocks_key: catalogue.blocks_key(topic, SINKS),
             };
             (Arc::from(*topic), kind)
         };
