@@ -12,6 +12,7 @@ use crate::contract::parked_place;
 use crate::domain::Timestamp;
 use crate::log::{Isolation, Offset, Reader, TopicPartition};
 use crate::pipeline::{Fault, Verdict};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How often is looked.
@@ -95,16 +96,16 @@ impl SinkTask {
     /// Reads the partitions of the lanes, from where each is known.
     fn follow_lanes(&mut self) -> Result<(), Fault> {
         let ready = self.lanes.iter().filter(|(_, l)| l.ready());
-        let mut from: Vec<(TopicPartition, Offset)> = Vec::new();
+        let mut known: BTreeMap<i32, i64> = BTreeMap::new();
         for (input, lane) in ready {
-            let parked = TopicPartition::new(self.park_topic.clone(), input.partition);
-            let found = from.iter_mut().find(|(p, _)| *p == parked);
-            match (found, lane.parked_to) {
-                (Some((_, Offset::At(first))), at) => *first = (*first).min(at),
-                (_, at) => from.push((parked, Offset::At(at))),
-            }
+            let first = known.entry(input.partition).or_insert(lane.parked_to);
+            *first = (*first).min(lane.parked_to);
         }
-        from.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let parked = |number| TopicPartition::new(self.park_topic.clone(), number);
+        let known = known.into_iter();
+        let from: Vec<(TopicPartition, Offset)> = known
+            .map(|(number, at)| (parked(number), Offset::At(at)))
+            .collect();
         let follows: Vec<TopicPartition> = from.iter().map(|(p, _)| p.clone()).collect();
         if follows.is_empty() {
             self.releases.reader = None;
