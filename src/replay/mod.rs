@@ -1,8 +1,8 @@
 //! Replay: giving records to one sink once more.
 //!
-//! What is asked for is found in the sink's topics ([`find`]), held against what its target has
-//! ([`judge`]), and what differs is put into the sink's park topic, each record in the line of its key
-//! ([`send`]). So nobody but the running sink ever writes to the target: the order of each key, the budget of
+//! What is asked for is found in the sink's topics (`find`), held against what its target has
+//! (`judge`), and what differs is put into the sink's park topic, each record in the line of its key
+//! (`send`). So nobody but the running sink ever writes to the target: the order of each key, the budget of
 //! calls, receipts and the look before a call are those of every other record, and no other reader hears of
 //! it. A record that is in that topic is sent whatever becomes of this process.
 //!

@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 /// First offset and end of a partition.
 type Ends = Result<(i64, i64), LogError>;
+/// How it is asked for.
+type Ask = dyn Fn(&dyn Admin, &TopicPartition) -> Ends + Send + Sync;
 
 /// The administration of `inner`, whose answer to [`Admin::watermarks`] is asked for through `ends`.
 pub(super) struct Watched {
     inner: Arc<dyn Log>,
-    ends: Box<dyn Fn(&dyn Admin, &TopicPartition) -> Ends + Send + Sync>,
+    ends: Box<Ask>,
 }
 
 impl Watched {

@@ -318,7 +318,6 @@ impl Receipt<'_> {
             requested_by: self.instance.into(),
             reason: Some(self.name.into()),
             already_issued: true,
-            ..RefundRequest::default()
         };
         [
             self.payment(order, PaymentKind::Refunded, paid, of),
