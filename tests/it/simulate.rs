@@ -61,8 +61,8 @@ const SHOWN: [&str; 9] = [
     "read-uncommitted",
     "no-seek",
     "trusts-commit",
-    "unknown-is-aborted",
-    "skips-difference",
+    "restore-uncommitted",
+    "trusts-digest",
     "drops-disposition",
     "forgets-changelog",
 ];
