@@ -10,6 +10,7 @@ mod inbox;
 #[path = "../support/kafka.rs"]
 mod kafka;
 mod life;
+mod odoo;
 mod orders;
 mod proxy;
 mod sales;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-const NAMES: [&str; 3] = ["tryton", "vendure", "medusa"];
+const NAMES: [&str; 4] = ["tryton", "odoo", "vendure", "medusa"];
 
 /// The systems, as long as this lives.
 ///
