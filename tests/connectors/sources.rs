@@ -340,7 +340,9 @@ async fn a_fault_in_mid_poll_loses_nothing_and_tells_nothing_twice() {
             let (fake, settings) = small(descriptor).await;
             trade(fake.as_ref());
             let mut reader = Reader::new(descriptor, settings);
-            for shard in reader.shards() {
+            // A list is made once a day, and asks for nothing until the next is due.
+            let asked = reader.shards().into_iter().filter(|s| s != "listing");
+            for shard in asked {
                 // Each call but for some fails once.
                 for round in 0..12 {
                     let before = vec![FakeFault::Slow(Duration::ZERO); (round + n) % 5];
