@@ -223,7 +223,7 @@ impl Odoo {
     /// receipt. Gives the receipt.
     fn ring_up(&self, sku: &str, units: i64, of: Option<&Value>) -> Value {
         let session = self.session();
-        let method = self.find("pos.payment.method", json!([["type", "=", "cash"]]), &[]);
+        let method = self.find("pos.payment.method", json!([["is_cash_count", "=", true]]), &[]);
         let now = jiff::Timestamp::now();
         let begun = now.as_nanosecond().to_string();
         let new = |what: &str| natural_id(&[what, &begun]).to_string();
@@ -692,7 +692,8 @@ fn money_and_returns_of_elsewhere_are_there_once_though_answers_are_lost() {
             .collect();
         let expected = [
             json!(["out_invoice", "posted", "paid", 28.98, 0.0]),
-            json!(["out_refund", "posted", "paid", 11.99, 0.0]),
+            // The money that went back is an entry, which reverses the credit note, as Odoo puts it.
+            json!(["out_refund", "posted", "reversed", 11.99, 0.0]),
         ];
         assert_eq!(bills, expected, "{call} {cut:?}");
         let keys = json!([

@@ -169,6 +169,8 @@ impl Page<'_> {
             credit,
             status: match (rows::text(row, "state"), rows::text(row, "payment_state")) {
                 (Some("posted"), Some("paid")) => InvoiceStatus::Paid,
+                // Money that was given back by an entry reverses a credit note, as Odoo puts it.
+                (Some("posted"), Some("reversed")) if credit => InvoiceStatus::Paid,
                 (Some("posted"), _) => InvoiceStatus::Posted,
                 _ => InvoiceStatus::Cancelled,
             },

@@ -186,7 +186,18 @@ impl Shop {
         for id in ids {
             let entry = t.get(ENTRY_LINE, *id).map_or(0, |l| l.id("move_id"));
             let paid = cents(open(t, *id)) == 0.0;
-            let state = if paid { "paid" } else { "partial" };
+            let kind = |line: i64| {
+                let entry = t.get(ENTRY_LINE, line).map_or(0, |l| l.id("move_id"));
+                t.get(ENTRY, entry).map(|e| e.text("move_type").to_owned())
+            };
+            // A credit note that is settled by entries alone counts as reversed by them.
+            let mut others = ids.iter().filter(|other| *other != id);
+            let by_entries = others.all(|other| kind(*other).as_deref() == Some("entry"));
+            let state = match kind(*id).as_deref() {
+                _ if !paid => "partial",
+                Some("out_refund") if by_entries => "reversed",
+                _ => "paid",
+            };
             let _ = t.write(ENTRY, entry, json!({"payment_state": state}));
         }
         Ok(())
