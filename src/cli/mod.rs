@@ -12,7 +12,6 @@ mod explain;
 mod ledger;
 mod parked;
 mod registry;
-mod replay;
 mod run;
 mod scenario;
 mod schemas;
@@ -52,7 +51,6 @@ enum Command {
     Ledger(ledger::Args),
     Dlq(dlq::Args),
     Parked(parked::Args),
-    Replay(replay::Args),
     Customer(customer::Args),
     /// Lists, describes and checks connectors.
     Connectors(connectors::Args),
@@ -85,7 +83,6 @@ pub fn main() -> ExitCode {
         Command::Ledger(args) => ledger::run(&args),
         Command::Dlq(args) => dlq::run(args),
         Command::Parked(args) => parked::run(args),
-        Command::Replay(args) => replay::run(&args),
         Command::Customer(args) => customer::run(&args),
         Command::Connectors(args) => connectors::run(&args),
         Command::Topics(args) => topics::run(args),

@@ -189,7 +189,9 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("books", &["domain", "contract", "pipeline", "codec", "log"]),
     (
         "parked",
-        &["domain", "contract", "pipeline", "codec", "log", "runtime"],
+        &[
+            "domain", "contract", "pipeline", "codec", "log", "runtime", "dlq",
+        ],
     ),
     (
         "dlq",
@@ -201,14 +203,6 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "log",
             "state",
             "processors",
-            "desk",
-        ],
-    ),
-    ("desk", &["domain", "contract", "pipeline", "codec", "log"]),
-    (
-        "replay",
-        &[
-            "domain", "contract", "pipeline", "codec", "log", "runtime", "parked", "dlq", "desk",
         ],
     ),
     (

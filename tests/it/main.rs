@@ -14,7 +14,6 @@ mod inbox;
 mod money;
 mod order;
 mod parking;
-mod replay;
 mod settlement;
 mod simulate;
 mod sink;

@@ -223,7 +223,11 @@ impl Odoo {
     /// receipt. Gives the receipt.
     fn ring_up(&self, sku: &str, units: i64, of: Option<&Value>) -> Value {
         let session = self.session();
-        let method = self.find("pos.payment.method", json!([["is_cash_count", "=", true]]), &[]);
+        let method = self.find(
+            "pos.payment.method",
+            json!([["is_cash_count", "=", true]]),
+            &[],
+        );
         let now = jiff::Timestamp::now();
         let begun = now.as_nanosecond().to_string();
         let new = |what: &str| natural_id(&[what, &begun]).to_string();

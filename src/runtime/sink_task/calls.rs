@@ -102,13 +102,6 @@ impl SinkTask {
                 return;
             }
         };
-        let is_replayed = record.is_replayed();
-        let newest = lane.called_for(&self.codec, key);
-        if is_replayed && lane.kind.whole_state && newest > Some(record.origin.offset) {
-            tracing::info!(sink = self.name, key = %key, record = %record.origin, "not replayed: a newer state of the key was sent");
-            lane.parking.ended(key, now);
-            return;
-        }
         let inbound = Inbound { record, event };
         // An edit may have made it somebody else's.
         if !self.sink.wants(&inbound) {
@@ -123,11 +116,7 @@ impl SinkTask {
             inbound,
             attempt: attempts,
             since,
-            // What is replayed has been told of.
-            doubt: match is_replayed {
-                true => Doubt::Told,
-                false => Doubt::None,
-            },
+            doubt: Doubt::None,
         };
         // Nothing else of the key waits there: what came later stands in the line.
         let replaced = self.queue.push(key.clone(), waiting, urgency);
@@ -187,12 +176,10 @@ impl SinkTask {
                 (Doubt::None, Some(seen)) if seen.tells_of(offset, is_parked) => seen.doubt(offset),
                 (doubt, _) => doubt,
             };
-            // What is replayed is looked for at the target, whatever was sent.
-            let sent = last.sent.filter(|_| !waiting.inbound.record.is_replayed());
             let delivery = Delivery {
                 key,
                 inbound: waiting.inbound,
-                sent,
+                sent: last.sent,
                 attempt: waiting.attempt + 1,
                 in_doubt: doubt != Doubt::None,
             };
