@@ -73,7 +73,7 @@ const CAPABILITIES: Capabilities = Capabilities {
 /// What the connector is.
 pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     kind: "odoo",
-    purpose: "reads stock movements, counts, products and receipts of an Odoo ERP, and keeps orders there",
+    purpose: "reads stock, products, orders, returns, invoices and till receipts of an Odoo ERP, and keeps orders and their money there",
     emits: &[
         topic::STOCK_CHANGE,
         topic::STOCK_SNAPSHOT,
@@ -97,7 +97,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
         topic::RECON_CORRECTION,
     ],
     sink: Some(CAPABILITIES),
-    evidence: Evidence::Documentation,
+    evidence: Evidence::RealSystem,
     settings: || schemars::schema_for!(Settings),
     build: |instance, settings| {
         let settings: Settings = super::settings(instance, settings)?;
