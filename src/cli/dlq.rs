@@ -278,12 +278,16 @@ fn list(args: &List) -> anyhow::Result<ExitCode> {
             let done = listed
                 .done
                 .map(|d| format!(", {} by {}", d.deed.as_str(), d.by));
+            // What a source could not read has no key, and is found where it stands.
+            let about = match line.key.is_empty() {
+                true => &line.original,
+                false => &line.key,
+            };
             writeln!(
                 out,
-                "{}  {}  {}{}\n    {}: {}",
+                "{}  {}  {about}{}\n    {}: {}",
                 line.letter,
                 line.written_at,
-                line.key,
                 done.unwrap_or_default(),
                 line.code,
                 line.message
@@ -321,7 +325,9 @@ fn write_shown(out: &mut dyn Write, shown: &Shown) -> std::io::Result<()> {
     let line = &shown.line;
     writeln!(out, "{}  {}", line.letter, line.written_at)?;
     writeln!(out, "  record      {}", line.original)?;
-    writeln!(out, "  key         {}", line.key)?;
+    if !line.key.is_empty() {
+        writeln!(out, "  key         {}", line.key)?;
+    }
     writeln!(
         out,
         "  reader      {} {}",
@@ -357,6 +363,9 @@ fn write_shown(out: &mut dyn Write, shown: &Shown) -> std::io::Result<()> {
         if let Some(bytes) = bytes {
             writeln!(out, "  {name:<11} 0x{bytes}")?;
         }
+    }
+    if let Some(text) = &shown.source_text {
+        writeln!(out, "  as text     {text:?}")?;
     }
     writeln!(
         out,

@@ -3,6 +3,7 @@
 use super::history::{Done, History};
 use super::judge::{Judge, Refusal};
 use super::{Filter, Letter, Letters, Line, Listed};
+use crate::contract::event::DeadLetter;
 use crate::log::scan::{Stretch, scan};
 use crate::log::{Offset, TopicPartition};
 use crate::pipeline::{Clock, Fault, Origin, SystemClock};
@@ -35,6 +36,8 @@ pub struct Shown {
     pub key_bytes: Option<String>,
     /// The original value in hexadecimal.
     pub value_bytes: Option<String>,
+    /// What a source could not read, where it is text.
+    pub source_text: Option<String>,
     /// Records of its key that stand behind it in the topic that it came from.
     pub records_behind: u64,
     /// Dead letters of its key that are open and stand behind it.
@@ -88,12 +91,18 @@ pub fn show(
         unreadable,
         key_bytes: dead.key.as_ref().map(|k| hex(&k.0)),
         value_bytes: dead.value.as_ref().map(|v| hex(&v.0)),
+        source_text: source_text(dead),
         records_behind: records_behind(letters, &letter)?,
         letters_behind: letters_behind(letters, &letter)?,
         redrive_refused: judged.err(),
         line,
     };
     Ok(Some((letter, shown)))
+}
+
+fn source_text(dead: &DeadLetter) -> Option<String> {
+    let found = dead.value.as_ref().filter(|_| dead.original.is_none())?;
+    std::str::from_utf8(&found.0).ok().map(str::to_owned)
 }
 
 fn records_behind(letters: &Letters<'_>, letter: &Letter) -> Result<u64, Fault> {

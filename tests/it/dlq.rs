@@ -287,16 +287,23 @@ fn what_cannot_be_redriven_is_refused_with_its_remedy_and_its_neighbours_go() {
             "{refused:?}"
         );
     }
+    // What a source could not read is shown as it stood there.
+    let filter = Filter {
+        code: Some("MALFORMED".into()),
+        ..Filter::default()
+    };
+    let letter = open(&world, &filter).pop().expect("a letter");
+    let (_, shown) = dlq::show(&letters(&world), &letter.at, 3)
+        .expect("answered")
+        .expect("found");
+    assert_eq!(shown.line.original, "till sales.csv:7");
+    assert_eq!(shown.source_text.as_deref(), Some("a;b"));
     // Put aside, they are open no more.
     let limits = Limits {
         records_per_second: None,
         redrives_max: 3,
         dry_run: false,
         stop: &|| false,
-    };
-    let filter = Filter {
-        code: Some("MALFORMED".into()),
-        ..Filter::default()
     };
     let done = dlq::discard(&letters(&world), &filter, &actor(), limits, &mut |_| Ok(()));
     assert_eq!(done.expect("done").done, 1);
