@@ -149,6 +149,14 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// As a fault of a source: its client, which serves a sink too, says of every call that it writes.
+    pub fn of_source(self) -> Self {
+        let stage = match self.stage {
+            Stage::Write => Stage::Read,
+            other => other,
+        };
+        Fault { stage, ..self }
+    }
     /// A record that can never succeed.
     pub fn reject(stage: Stage, code: Code, message: impl Into<String>) -> Self {
         Fault {
@@ -190,5 +198,18 @@ impl Fault {
     pub fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_a_source_from_reading_is_not_said_to_be_written() {
+        let fault = Fault::retry(Stage::Write, Code::Unavailable, "away").of_source();
+        assert_eq!(fault.to_string(), "UNAVAILABLE while in read: away");
+        let fault = Fault::reject(Stage::Validate, Code::DataQuality, "six").of_source();
+        assert_eq!(fault.stage, Stage::Validate);
     }
 }

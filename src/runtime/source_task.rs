@@ -193,7 +193,8 @@ impl SourceTask {
             let key = self.cursor_key(shard);
             self.acknowledge(shard, &key).await?;
             let generation = self.consumer.generation()?;
-            let mut batch = self.source.poll(shard, self.cursors.get(&key)).await?;
+            let polled = self.source.poll(shard, self.cursors.get(&key)).await;
+            let mut batch = polled.map_err(Fault::of_source)?;
             more |= batch.more;
             let count = batch.records.len() + batch.rejects.len();
             let moved = self.cursors.get(&key) != Some(&batch.cursor);

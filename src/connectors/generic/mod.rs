@@ -143,7 +143,7 @@ impl Connector for Generic {
             let result = self.sender.reach(path).await;
             checks.push(Check {
                 what: format!("read {path}"),
-                result: result.map_err(|f| f.to_string()),
+                result: result.map_err(|f| f.message),
             });
         }
         checks

@@ -146,7 +146,7 @@ impl Connector for Medusa {
     async fn check(&self) -> Vec<Check> {
         let words = |what: &str, result: Result<String, Fault>| Check {
             what: what.into(),
-            result: result.map_err(|f| f.to_string()),
+            result: result.map_err(|f| f.message),
         };
         let client = &self.shop.client;
         let places = client.places().await;

@@ -168,7 +168,7 @@ impl Connector for Psp {
                 what: what.into(),
                 result: result
                     .map(|_| "allowed".to_owned())
-                    .map_err(|f: Fault| f.to_string()),
+                    .map_err(|f: Fault| f.message),
             });
         }
         checks

@@ -147,7 +147,7 @@ impl Connector for Tryton {
     async fn check(&self) -> Vec<Check> {
         let ok = |what: &str, result: Result<String, Fault>| Check {
             what: what.into(),
-            result: result.map_err(|f| f.to_string()),
+            result: result.map_err(|f| f.message),
         };
         let client = &self.client;
         let mut checks = vec![

@@ -162,7 +162,7 @@ impl Connector for Vendure {
     async fn check(&self) -> Vec<Check> {
         let words = |what: &str, result: Result<String, Fault>| Check {
             what: what.into(),
-            result: result.map_err(|f| f.to_string()),
+            result: result.map_err(|f| f.message),
         };
         let allowed = |result: Result<(), Fault>| result.map(|()| "allowed".to_owned());
         let client = &self.shop.client;
