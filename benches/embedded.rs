@@ -21,6 +21,10 @@ use support::load::{self, Positions};
 use support::process::thread_cpu;
 use support::{announce, median, scaled};
 
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const CHANGES: usize = 1_000_000;
 const ROUNDS: usize = 3;
 const PARTITIONS: i32 = 4;

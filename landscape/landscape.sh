@@ -4,9 +4,10 @@
 #   landscape.sh down [NAME...]   stops them; without a name also their PostgreSQL
 #   landscape.sh reset NAME...    back to the seeded data, and started
 #   landscape.sh status
-#   landscape.sh hold NAME...     for programs: as `up`, but waits until nobody else holds the systems, prints one line on
-#                                 stdout when they are ready, and stops those that it started when its standard input ends,
-#                                 however the program that holds its other end came to an end
+#   landscape.sh hold NAME...     for programs: waits until nobody else holds the systems, starts those that are down from
+#                                 the seeded data, prints one line on stdout when all are ready, and stops those that it
+#                                 started when its standard input ends, however the program that holds its other end came
+#                                 to an end
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=env.sh
@@ -32,7 +33,7 @@ hold() { # NAME...
   trap : INT TERM HUP # the end is that of the standard input: then what was started is stopped
   postgres=$("$here/postgres.sh" status)
   for name in "$@"; do runs "$name" || started+=("$name"); done
-  if "$here/landscape.sh" up "$@" </dev/null >&2; then
+  if ((${#started[@]} == 0)) || "$here/landscape.sh" reset "${started[@]}" </dev/null >&2; then
     echo ready
     cat >/dev/null || true
   fi
