@@ -150,7 +150,7 @@ impl Outbox {
     ) -> Result<(), Fault> {
         self.encoded.clear();
         self.bytes.clear();
-        for mut emission in emissions.drain(..) {
+        for emission in emissions.iter_mut() {
             stamp(&mut emission.event, now);
             let from = self.bytes.len();
             self.codec
@@ -160,11 +160,12 @@ impl Outbox {
             let value = (from, self.bytes.len());
             self.encoded.push(Encoded {
                 topic: emission.topic,
-                key: emission.key,
+                key: std::mem::take(&mut emission.key),
                 headers,
                 value,
             });
         }
+        emissions.clear();
         Ok(())
     }
 

@@ -84,7 +84,7 @@ struct Shared {
 }
 
 struct Inner {
-    topics: BTreeMap<Arc<str>, Topic>,
+    topics: HashMap<Arc<str>, Topic, FxBuildHasher>,
     groups: HashMap<String, Group>,
     transactions: HashMap<String, Transactional, FxBuildHasher>,
     next_transaction: u64,
@@ -121,7 +121,7 @@ impl EmbeddedLog {
     /// An empty log.
     pub fn new(options: Options) -> Self {
         let inner = Inner {
-            topics: BTreeMap::new(),
+            topics: HashMap::default(),
             groups: HashMap::new(),
             transactions: HashMap::default(),
             next_transaction: 1,
@@ -318,7 +318,9 @@ impl Admin for EmbeddedLog {
             .topics
             .iter()
             .filter(|(name, _)| name.starts_with(prefix));
-        Ok(found.map(|(_, topic)| topic.spec.clone()).collect())
+        let mut found: Vec<TopicSpec> = found.map(|(_, topic)| topic.spec.clone()).collect();
+        found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
     }
     fn partitions(&self, topic: &str) -> Result<Option<i32>, LogError> {
         let inner = self.shared.lock();

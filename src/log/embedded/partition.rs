@@ -3,7 +3,8 @@
 use super::super::Isolation;
 use crate::pipeline::{Headers, Origin, Record};
 use bytes::{BufMut, Bytes, BytesMut};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use rustc_hash::FxBuildHasher;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -209,33 +210,28 @@ impl Partition {
     /// Keeps the last committed record of each key, and what is not committed yet.
     pub fn compact(&mut self, now: Duration) {
         let stable = self.stable_end(Isolation::ReadCommitted);
-        let mut last: HashMap<Bytes, i64> = HashMap::new();
-        for entry in self
-            .entries
-            .iter()
-            .filter(|e| e.offset < stable && !e.aborted)
-        {
-            if let Some(key) = &entry.key {
-                last.insert(key.clone(), entry.offset);
-            }
-        }
-        let keep = |e: &Entry| {
-            e.offset >= stable
-                || (!e.aborted
-                    && e.key
-                        .as_ref()
-                        .is_none_or(|k| last.get(k) == Some(&e.offset))
-                    && (e.value.is_some() || now.saturating_sub(e.appended) < TOMBSTONE_KEPT))
-        };
-        // What stays is copied, so that the chunks of what goes are freed.
-        let kept = std::mem::take(&mut self.entries)
-            .into_iter()
-            .filter(keep)
-            .map(Entry::detached)
+        let mut replaced = HashSet::with_hasher(FxBuildHasher);
+        let mut kept: Vec<bool> = (self.entries.iter().rev())
+            .map(|e| {
+                e.offset >= stable
+                    || (!e.aborted
+                        && e.key.as_deref().is_none_or(|key| replaced.insert(key))
+                        && (e.value.is_some() || now.saturating_sub(e.appended) < TOMBSTONE_KEPT))
+            })
             .collect();
-        drop(last);
-        self.entries = kept;
-        self.bytes = self.entries.iter().map(Entry::size).sum();
+        drop(replaced);
+        // What stays is copied, so that the chunks of what goes are freed.
+        let mut chunk = BytesMut::new();
+        self.bytes = 0;
+        self.entries.retain_mut(|entry| {
+            let stays = kept.pop().unwrap_or(true);
+            if stays {
+                self.bytes += entry.size();
+                entry.move_to(&mut chunk);
+            }
+            stays
+        });
+        self.entries.shrink_to(2 * self.entries.len());
         self.bytes_after_compaction = self.bytes;
     }
 }
@@ -247,13 +243,18 @@ impl Entry {
             + self.headers.packed().len()
     }
 
-    fn detached(self) -> Entry {
-        let copy = |b: Option<Bytes>| b.map(|b| Bytes::copy_from_slice(&b));
-        Entry {
-            key: copy(self.key),
-            value: copy(self.value),
-            headers: Headers::from_packed(Bytes::copy_from_slice(self.headers.packed())),
-            ..self
+    /// Copies the bytes into a chunk, which is a new one when they do not fit.
+    fn move_to(&mut self, chunk: &mut BytesMut) {
+        let size = self.size();
+        if chunk.capacity() < size {
+            *chunk = BytesMut::with_capacity(size.max(CHUNK_BYTES));
         }
+        let mut copy = |bytes: &[u8]| {
+            chunk.put_slice(bytes);
+            chunk.split().freeze()
+        };
+        self.key = self.key.as_deref().map(&mut copy);
+        self.value = self.value.as_deref().map(&mut copy);
+        self.headers = Headers::from_packed(copy(self.headers.packed()));
     }
 }

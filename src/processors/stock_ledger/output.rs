@@ -42,12 +42,7 @@ impl Position<'_> {
         let version = self.ledger.next_level_version();
         let channels = self.ledger.offered_channels();
         let event = StockLevel {
-            meta: self.meta(
-                "StockLevel",
-                &format!("{}#{version}", self.key),
-                version,
-                None,
-            ),
+            meta: self.meta("StockLevel", &numbered(&[self.key], version), version, None),
             sku: self.sku.clone(),
             location_id: self.location.clone(),
             level_version: version,
@@ -77,7 +72,7 @@ impl Position<'_> {
         let version = self.ledger.offer_version();
         let active = offered.is_some();
         let offered = offered.unwrap_or_default();
-        let record_id = format!("{}|{channel}#{version}", self.key);
+        let record_id = numbered(&[self.key, channel], version);
         let event = ChannelLevel {
             meta: self.meta("ChannelLevel", &record_id, version, None),
             sku: self.sku.clone(),
@@ -110,7 +105,7 @@ impl Position<'_> {
             Mode::Forced => ReservationMode::Forced,
             Mode::Strict => ReservationMode::Strict,
         };
-        let record_id = format!("{}#{}", self.key, d.sequence);
+        let record_id = numbered(&[self.key], d.sequence);
         let decision = ReservationDecision {
             meta: self.meta("ReservationDecision", &record_id, d.sequence, cause),
             reservation_id: id,
@@ -344,6 +339,23 @@ impl Position<'_> {
             ..EventMeta::default()
         }
     }
+}
+
+/// What has several versions, and which: `part|part#version`.
+fn numbered(parts: &[&str], version: i64) -> Text {
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(version);
+    let length = parts.iter().map(|p| p.len() + 1).sum::<usize>() + digits.len();
+    let mut name = Text::with_capacity(length);
+    for (index, part) in parts.iter().enumerate() {
+        if index > 0 {
+            name.push('|');
+        }
+        name.push_str(part);
+    }
+    name.push('#');
+    name.push_str(digits);
+    name
 }
 
 fn confidence(level: &Level) -> Confidence {
