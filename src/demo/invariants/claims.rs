@@ -1,7 +1,7 @@
 //! Invariants 4 and 5, and the part of 12 that concerns claims: recorded decisions replayed.
 
 use super::Judged;
-use super::books::{At, Books, Change, Position};
+use super::books::{At, Books, Change, Place, Position};
 use super::levels::offered;
 use crate::contract::event::{
     ReservationAction, ReservationDecision, ReservationEvent, ReservationMode, ReservationStatus,
@@ -137,7 +137,7 @@ pub(super) fn grants(books: &Books, skew: Duration) -> Judged {
                     d.reserved_before
                 ));
             }
-            let (least, most) = sellable_before(position, d, skew);
+            let (least, most) = sellable_before(books, position, d, skew);
             if d.sellable_before < least || d.sellable_before > most {
                 return Err(format!(
                     "{key}: the decision took {} as sellable, the facts until then give {least} to {most}: {origin}",
@@ -168,8 +168,10 @@ pub(super) fn grants(books: &Books, skew: Duration) -> Judged {
 }
 
 /// Between what and what the sellable stock can have been at a decision: the level that it names,
-/// and the facts recorded since, in whatever order they came; clocks may be `skew` apart.
+/// and the facts that were taken in since, in whatever order they came and however old they were;
+/// clocks may be `skew` apart.
 fn sellable_before(
+    books: &Books,
     position: &Position,
     d: &ReservationDecision,
     skew: Duration,
@@ -178,16 +180,27 @@ fn sellable_before(
     let level = version.checked_sub(1).and_then(|v| position.history.get(v));
     let (base, since) = level.copied().unwrap_or_default();
     let (since, until) = (since.minus(skew), d.meta.recorded_at.plus(skew));
-    let within = |at: Timestamp| at >= since && at <= until;
+    let within = |topic: &str, place: Place, recorded_at: Timestamp| {
+        let at = books
+            .outcomes
+            .taken_in(topic, place.partition, place.offset);
+        let at = at.unwrap_or(recorded_at);
+        at >= since && at <= until
+    };
     let (mut least, mut most) = (base, base);
     let widen = |c: &Change, least: &mut Decimal, most: &mut Decimal| {
         *least += c.buckets[0].min(Decimal::ZERO);
         *most += c.buckets[0].max(Decimal::ZERO);
     };
-    for c in position.changes.values().filter(|c| within(c.recorded_at)) {
-        widen(c, &mut least, &mut most);
+    for c in position.changes.values() {
+        if within(topic::STOCK_CHANGE, c.place, c.recorded_at) {
+            widen(c, &mut least, &mut most);
+        }
     }
-    for s in position.snapshots.iter().filter(|s| within(s.recorded_at)) {
+    for s in &position.snapshots {
+        if !within(topic::STOCK_SNAPSHOT, s.place, s.recorded_at) {
+            continue;
+        }
         let stated = s.stated[0].unwrap_or_default();
         let (mut low, mut high) = (stated, stated);
         let later = position.changes.values().filter(|c| c.position > s.as_of);

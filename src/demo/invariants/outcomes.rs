@@ -3,6 +3,7 @@
 use super::{Books, Judged};
 use crate::contract::Catalogue;
 use crate::contract::event::{DispositionRecord, Outcome, Text};
+use crate::domain::Timestamp;
 use crate::pipeline::Origin;
 use crate::verify::Ledger;
 use std::collections::BTreeMap;
@@ -18,8 +19,10 @@ pub(super) struct Outcomes {
 /// What one reader booked of one partition.
 #[derive(Default)]
 struct Booked {
-    /// First and last offset, count, and where it was booked.
+    /// First and last offset, count, and where it was booked; as they were booked.
     ranges: Vec<(i64, i64, i64, Origin)>,
+    /// When each of the ranges was.
+    times: Vec<Timestamp>,
     /// The latest word on records that were not simply applied.
     others: BTreeMap<i64, Outcome>,
 }
@@ -39,6 +42,7 @@ impl Outcomes {
         if e.count > 0 {
             let range = (e.first_offset, e.last_offset, e.count, origin.clone());
             booked.ranges.push(range);
+            booked.times.push(e.meta.recorded_at);
         }
         for other in e.others.iter().filter(|o| o.effect.is_empty()) {
             booked.others.insert(other.offset, other.outcome);
@@ -55,6 +59,16 @@ impl Outcomes {
         let of = (Text::from(reader), Text::from(topic), partition);
         let outcome = self.booked.get(&of).and_then(|b| b.others.get(&offset));
         outcome == Some(&Outcome::DeadLettered)
+    }
+
+    /// When stock-ledger took the record in.
+    pub fn taken_in(&self, topic: &str, partition: i32, offset: i64) -> Option<Timestamp> {
+        let of = (Text::from("stock-ledger"), Text::from(topic), partition);
+        let booked = self.booked.get(&of)?;
+        let range = booked
+            .ranges
+            .partition_point(|(_, last, _, _)| *last < offset);
+        booked.times.get(range).copied()
     }
 
     fn of_reader(&self, reader: &str, topic: &str) -> Judged {

@@ -92,6 +92,17 @@ struct Deal {
     returned: bool,
 }
 
+impl Deal {
+    /// What is paid for what does not come back.
+    fn kept(&self) -> Decimal {
+        let paid = |(line, _, units): &(Text, Text, Decimal)| {
+            share(&self.order, line, Decimal::ZERO, *units).map(|(net, tax)| net + tax)
+        };
+        let back: Decimal = self.back.iter().filter_map(paid).sum();
+        self.order.grand_total - back
+    }
+}
+
 /// The market.
 pub(crate) struct Market {
     seed: u64,
@@ -346,7 +357,10 @@ impl Market {
                         Some("REFUND_EXCEEDS_CAPTURE"),
                     );
                 }
-                Twist::Goodwill if round > deal.placed + 2 && once(deal) => {
+                // Beyond what the customer keeps it would be more than was paid.
+                Twist::Goodwill
+                    if round > deal.placed + 2 && deal.kept() > Decimal::ONE && once(deal) =>
+                {
                     goodwill(estate, &id, Decimal::ONE, "it came late");
                 }
                 Twist::Disputes if round > deal.placed + 8 && once(deal) => {
