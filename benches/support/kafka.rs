@@ -43,6 +43,19 @@ impl Deployment {
     /// # Panics
     /// Where no Kafka can be started: the bench has nothing to say then.
     pub fn new(partitions: i32, sinks: &[&str], folder: &Path) -> Deployment {
+        Self::of(partitions, sinks, folder, |_| true)
+    }
+
+    /// As [`Deployment::new`], with those topics alone that are wanted by their names.
+    ///
+    /// # Panics
+    /// As [`Deployment::new`].
+    pub fn of(
+        partitions: i32,
+        sinks: &[&str],
+        folder: &Path,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Deployment {
         let kafka = Kafka::find(1).expect("a real Kafka");
         let log: Arc<dyn Log> =
             Arc::new(KafkaLog::connect(KafkaSettings::plain(&kafka.bootstrap)).expect("connected"));
@@ -54,6 +67,7 @@ impl Deployment {
         let physical = Catalogue::compiled().physical(Tier::S, &readers, &sinks);
         let topics: Vec<TopicSpec> = physical
             .into_iter()
+            .filter(|t| wanted(&t.name))
             .map(|t| TopicSpec {
                 name: t.name,
                 partitions: if t.partitions == 1 { 1 } else { partitions },

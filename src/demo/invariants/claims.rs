@@ -184,8 +184,7 @@ fn sellable_before(
         let at = books
             .outcomes
             .taken_in(topic, place.partition, place.offset);
-        let at = at.unwrap_or(recorded_at);
-        at >= since && at <= until
+        at.unwrap_or(recorded_at).max(recorded_at) >= since && recorded_at <= until
     };
     let (mut least, mut most) = (base, base);
     let widen = |c: &Change, least: &mut Decimal, most: &mut Decimal| {
