@@ -240,9 +240,13 @@ impl Holdings {
         now: Timestamp,
     ) -> Result<(), LogError> {
         let mut done = Vec::new();
+        // What is whole is resumed, whatever becomes of the others: nobody looks at it again.
+        let mut outcome = Ok(());
         for (number, partition) in self.partitions.iter_mut().filter(|(_, p)| !p.ready()) {
-            if partition.restore_step(processor, RESTORE_WAIT, scratch, now)? {
-                done.push(*number);
+            match partition.restore_step(processor, RESTORE_WAIT, scratch, now) {
+                Ok(true) => done.push(*number),
+                Ok(false) => {}
+                Err(error) => outcome = Err(error),
             }
         }
         for number in done {
@@ -250,10 +254,10 @@ impl Holdings {
             if let Err(error) = self.consumer.resume(&inputs) {
                 // Restored again, and resumed then.
                 self.partitions.remove(&number);
-                return Err(error);
+                outcome = Err(error);
             }
         }
-        Ok(())
+        outcome
     }
 
     fn owned_of(&self, number: i32) -> impl Iterator<Item = &TopicPartition> {

@@ -14,6 +14,7 @@ mod inbox;
 mod money;
 mod order;
 mod parking;
+mod restore;
 mod settlement;
 mod simulate;
 mod sink;

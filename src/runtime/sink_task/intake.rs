@@ -34,6 +34,7 @@ impl SinkTask {
         }
         let now = self.clock.now();
         let mut progress = None;
+        let mut stopped = None;
         for (partition, lane) in &mut self.lanes {
             if let Some((read, total)) = lane.restore_progress() {
                 let (r, t) = progress.unwrap_or((0, 0));
@@ -42,10 +43,20 @@ impl SinkTask {
                 let topic = &self.park_topic;
                 if lane.take_in(&self.codec, topic, wait, &mut self.scratch, now)?
                     && !self.held_back[lane.kind.class]
+                    && let Err(error) = self.consumer.resume(std::slice::from_ref(partition))
                 {
-                    self.consumer.resume(std::slice::from_ref(partition))?;
+                    stopped = Some((partition.clone(), error));
+                    break;
                 }
             }
+        }
+        if let Some((partition, error)) = stopped {
+            // Opened again, and resumed then: nobody looks at a lane that is whole.
+            if let Some(lane) = self.lanes.remove(&partition) {
+                self.queue.forget(lane.epoch);
+            }
+            self.awaiting.insert(partition);
+            return Err(error.into());
         }
         Ok(progress)
     }
