@@ -23,7 +23,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 home=$CROSSDOCK_CACHE/kafka-4.3.1
 data=${KAFKA_DATA_DIR:-$CROSSDOCK_CACHE/kafka-data}
 proxies=()
-readonly READY_SECONDS_MAX=60
+readonly READY_SECONDS_MAX=180
 
 classpath() { printf '%s:' "$home"/jars/*.jar; }
 uuid() { printf 'A%s' "$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c 2-22)"; }

@@ -172,6 +172,12 @@ impl<A: FakeApi> FakeServer<A> {
         self.shared.down.store(down, Ordering::SeqCst);
     }
 
+    /// Serves again, and takes back the faults that no call has met.
+    pub fn heal(&self) {
+        lock(&self.shared.faults).clear();
+        self.set_down(false);
+    }
+
     /// The calls that changed or would have changed something; of very many the latest.
     pub fn calls(&self) -> Vec<FakeCall> {
         lock(&self.shared.calls).1.iter().cloned().collect()

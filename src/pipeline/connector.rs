@@ -137,6 +137,8 @@ pub trait Fake: Send + Sync {
     fn inject(&self, faults: Vec<FakeFault>);
     /// Refuses (`true`) all calls as a system that is down does, or serves again.
     fn set_down(&self, down: bool);
+    /// Serves again, and takes back the faults that no call has met.
+    fn heal(&self);
     /// The calls that changed or would have changed something, in order; of very many the latest.
     fn calls(&self) -> Vec<FakeCall>;
     /// How many such calls there were.

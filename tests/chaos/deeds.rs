@@ -83,17 +83,18 @@ fn make(stage: &Stage, kind: Kind, mut dice: ChaCha8Rng) -> bool {
         Target429 => target(
             stage,
             dice,
+            &word,
             FakeFault::Status(429, Some(Duration::from_secs(1))),
         ),
-        Target500 => target(stage, dice, FakeFault::Status(500, None)),
-        TargetCut => target(stage, dice, FakeFault::AppliedThenCut),
-        TargetLate => target(stage, dice, FakeFault::Slow(Duration::from_secs(2))),
-        TargetGarbage => target(stage, dice, FakeFault::Garbage),
+        Target500 => target(stage, dice, &word, FakeFault::Status(500, None)),
+        TargetCut => target(stage, dice, &word, FakeFault::AppliedThenCut),
+        TargetLate => target(stage, dice, &word, FakeFault::Slow(Duration::from_secs(2))),
+        TargetGarbage => target(stage, dice, &word, FakeFault::Garbage),
         TargetDown => {
             stage.tell(&word);
             stage.shop.set_down(true);
             stage.pass(millis(dice, 1_000..6_000));
-            stage.shop.set_down(false);
+            stage.shop.heal();
         }
     }
     true
@@ -274,7 +275,12 @@ fn coordinator_killed(stage: &Stage) -> bool {
     true
 }
 
-fn target(stage: &Stage, dice: &mut ChaCha8Rng, fault: FakeFault) {
+/// The target answers like that to so many calls, or for so long: one that is rarely asked has
+/// its bad time too, and it ends.
+fn target(stage: &Stage, dice: &mut ChaCha8Rng, word: &str, fault: FakeFault) {
     let times = dice.random_range(1..20);
+    stage.tell(word);
     stage.shop.inject(vec![fault; times]);
+    stage.pass(millis(dice, 1_000..6_000));
+    stage.shop.heal();
 }

@@ -1,7 +1,7 @@
 //! What must be so when everything is whole again.
 
 use crate::facts::{last_values, send_raw};
-use crate::load::is_settled;
+use crate::load::in_flight;
 use crate::oracle;
 use crate::stage::{SKUS, Stage, lock, sku};
 use crate::worker::succeed;
@@ -18,20 +18,13 @@ use std::sync::atomic::Ordering;
 pub fn judge(stage: &Stage) {
     assert!(stage.is_loaded.load(Ordering::SeqCst), "not all was sent");
     stage.network.open();
-    stage.shop.set_down(false);
+    stage.shop.heal();
     stage.tell("faults are over");
     for slot in stage.slots.iter().filter(|s| lock(s).is_wanted) {
         stage.wait_ready(slot);
     }
-    let shown = || {
-        let wrong = wrong_in_the_shop(stage);
-        (is_settled(stage) && wrong.is_empty(), wrong)
-    };
-    let mut wrong = Vec::new();
-    stage.wait("everything has drained", || {
-        let (is_so, left) = shown();
-        wrong = left;
-        is_so
+    stage.wait_out("everything drains", || {
+        [in_flight(stage, true), wrong_in_the_shop(stage)].concat()
     });
     stage.tell("everything has drained");
     println!("{}", succeed(&stage.kafka.bootstrap, &["verify"]));

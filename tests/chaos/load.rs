@@ -9,6 +9,7 @@ use crossdock::contract::topic;
 use crossdock::domain::compound_key;
 use crossdock::log::{Outgoing, ProducerSpec};
 use crossdock::pipeline::Headers;
+use crossdock::processors;
 use crossdock::verify;
 use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
@@ -72,9 +73,9 @@ pub fn facts(stage: &Stage) {
             sent.waves += usize::from(has_wave);
         }
         burst += 1;
-        // The retailer's facts come after those before them have been dealt with.
+        // The retailer's facts come after processors have dealt with those before them.
         if has_wave {
-            stage.wait("everything sent is dealt with", || is_settled(stage));
+            stage.wait_out("what was sent is dealt with", || in_flight(stage, false));
         } else {
             stage.pass(if burst < BURSTS_MAX_FAST {
                 PACE
@@ -86,13 +87,22 @@ pub fn facts(stage: &Stage) {
     stage.is_loaded.store(true, Ordering::SeqCst);
 }
 
-/// Whether nothing is in flight any more.
-pub fn is_settled(stage: &Stage) -> bool {
+/// What is in flight, by reader; among the processors alone, or everywhere.
+pub fn in_flight(stage: &Stage, is_everywhere: bool) -> Vec<String> {
     // To ask costs what the workers need.
     std::thread::sleep(BETWEEN_QUESTIONS);
     let output = crate::worker::run(&stage.kafka.bootstrap, &["verify", "--json"]);
     let books: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    books["in_flight"] == 0
+    let Some(readers) = books["readers"].as_object() else {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        return vec![format!("the books cannot be asked for: {said}")];
+    };
+    let is_processor = |name: &str| processors::ALL.iter().any(|p| p.descriptor.name == name);
+    readers
+        .iter()
+        .filter(|(name, ledger)| ledger["in_flight"] != 0 && (is_everywhere || is_processor(name)))
+        .map(|(name, ledger)| format!("{name} has {} in flight", ledger["in_flight"]))
+        .collect()
 }
 
 /// The facts of the oracle's retailer, and the books of its systems in the folder `ledgers`.

@@ -29,8 +29,9 @@ pub const HUB: &str = "third-hub";
 pub const SECRET: &str = "a secret of the tests";
 /// Sessions of the workers.
 pub const SESSION_MS: u64 = 3_000;
-/// Who does not ask for records for so long is expelled.
-pub const POLL_INTERVAL_MAX: Duration = Duration::from_secs(9);
+/// Who does not ask for records for so long is expelled: longer than the log may take to answer (ten
+/// seconds), because whoever waits for that is not dead.
+pub const POLL_INTERVAL_MAX: Duration = Duration::from_secs(20);
 /// A dead broker is noticed after its session; transactions of the dead end soon.
 const BROKER_PROPERTIES: &str = "group.consumer.session.timeout.ms=3000 broker.session.timeout.ms=3000 \
     broker.heartbeat.interval.ms=500 controller.quorum.election.timeout.ms=600 controller.quorum.fetch.timeout.ms=1500 \
@@ -245,16 +246,34 @@ impl Stage {
     /// # Panics
     /// When it does not come about in time; `what` says what was waited for.
     pub fn wait(&self, what: &str, mut is_so: impl FnMut() -> bool) -> bool {
+        self.wait_out(what, || match is_so() {
+            true => vec![],
+            false => vec!["it is not so".to_owned()],
+        })
+    }
+
+    /// As [`Stage::wait`], until nothing is left.
+    ///
+    /// # Panics
+    /// When something is left for too long; the message says what.
+    pub fn wait_out(&self, what: &str, mut left: impl FnMut() -> Vec<String>) -> bool {
         let deadline = Instant::now() + PATIENCE;
-        while !is_so() {
+        loop {
+            let left = left();
+            if left.is_empty() {
+                return true;
+            }
             if self.has_failed() {
                 return false;
             }
-            assert!(Instant::now() < deadline, "in vain: {what}");
+            assert!(
+                Instant::now() < deadline,
+                "in vain: {what}: {}",
+                left.join("; ")
+            );
             self.restart_ended();
             std::thread::sleep(POLL);
         }
-        true
     }
 
     /// Passes the time of the plan: how long a fault lasts, or a hand rests. Ends with the run.

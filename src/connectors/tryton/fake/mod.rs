@@ -197,6 +197,9 @@ impl Fake for TrytonFake {
     fn set_down(&self, down: bool) {
         self.0.set_down(down);
     }
+    fn heal(&self) {
+        self.0.heal();
+    }
     fn calls(&self) -> Vec<FakeCall> {
         self.0.calls()
     }
