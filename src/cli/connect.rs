@@ -38,6 +38,13 @@ impl Bootstrap {
     pub fn configuration(&self) -> anyhow::Result<Configuration> {
         shared::configuration(self.config.as_deref())
     }
+
+    /// Whether a log is named, here or in the configuration.
+    pub fn names_log(&self, configuration: &Configuration) -> bool {
+        let configured = configuration.log.as_ref().map(|l| &l.bootstrap);
+        let named = self.bootstrap.as_ref().or(configured);
+        named.is_some_and(|address| !address.is_empty())
+    }
 }
 
 /// Which registry.
@@ -100,23 +107,28 @@ pub fn configured_log(
     bootstrap: &Bootstrap,
     configuration: &Configuration,
 ) -> anyhow::Result<Arc<dyn Log>> {
-    let settings = match (&bootstrap.bootstrap, configuration.log.clone()) {
-        (Some(address), Some(settings)) => KafkaSettings {
-            bootstrap: address.clone(),
-            ..settings
-        },
-        (Some(address), None) => KafkaSettings::plain(address),
-        (None, Some(settings)) => settings,
-        (None, None) => {
-            bail!(
-                "no Kafka is named; write --bootstrap ADDRESS, set CROSSDOCK_BOOTSTRAP, or name one under `log:` of the configuration"
-            )
-        }
-    };
+    let settings = log_settings(bootstrap, configuration)?;
     scoped(
         Arc::new(KafkaLog::connect(settings)?),
         bootstrap.prefix.as_deref(),
     )
+}
+
+fn log_settings(
+    bootstrap: &Bootstrap,
+    configuration: &Configuration,
+) -> anyhow::Result<KafkaSettings> {
+    let configured = configuration.log.clone();
+    let mut settings = configured.unwrap_or_else(|| KafkaSettings::plain(""));
+    if let Some(address) = &bootstrap.bootstrap {
+        settings.bootstrap.clone_from(address);
+    }
+    if settings.bootstrap.is_empty() {
+        bail!(
+            "no Kafka is named; write --bootstrap ADDRESS, set CROSSDOCK_BOOTSTRAP, or give `log: bootstrap` in the configuration"
+        );
+    }
+    Ok(settings)
 }
 
 /// The part of a log under a prefix, or all of it where there is none.
@@ -162,7 +174,7 @@ pub fn memory() -> Arc<dyn Log> {
 /// When neither is named, or it cannot be reached.
 pub fn registry(url: &RegistryUrl, bootstrap: &Bootstrap) -> anyhow::Result<Arc<dyn Registry>> {
     let configuration = bootstrap.configuration()?;
-    let has_log = bootstrap.bootstrap.is_some() || configuration.log.is_some();
+    let has_log = bootstrap.names_log(&configuration);
     match url.registry.as_ref().or(configuration.registry.as_ref()) {
         Some(url) => client(url),
         None if has_log => in_log(configured_log(bootstrap, &configuration)?),
@@ -201,4 +213,45 @@ fn in_log(log: Arc<dyn Log>) -> anyhow::Result<Arc<dyn Registry>> {
     Ok(Arc::new(
         EmbeddedRegistry::open(log).context("the registry in the log")?,
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Groups, lint};
+
+    fn settings(bootstrap: Option<&str>, text: &str) -> anyhow::Result<KafkaSettings> {
+        let configuration = lint::read("crossdock.yaml", text, &shared::kinds());
+        let bootstrap = Bootstrap {
+            bootstrap: bootstrap.map(str::to_owned),
+            config: None,
+            prefix: None,
+        };
+        log_settings(&bootstrap, &configuration.expect("no mistake"))
+    }
+
+    #[test]
+    fn the_address_of_the_command_line_wins_and_the_configuration_says_the_rest() {
+        let text = "log: {groups: server, extra: {client.rack: a}}";
+        let without = settings(Some("here:9092"), text).expect("the command line names it");
+        assert_eq!(without.bootstrap, "here:9092");
+        assert_eq!(without.groups, Groups::Server);
+        assert_eq!(without.extra["client.rack"], "a");
+        let with = "log: {bootstrap: 'there:9092'}";
+        let told = |given| settings(given, with).expect("named").bootstrap;
+        assert_eq!(told(Some("here:9092")), "here:9092");
+        assert_eq!(told(None), "there:9092");
+        let plain = settings(Some("here:9092"), "").expect("the command line names it");
+        assert_eq!(plain.bootstrap, "here:9092");
+    }
+
+    #[test]
+    fn a_log_that_nobody_names_is_told_with_the_ways_to_name_it() {
+        for text in ["", "log: {groups: server}"] {
+            let error = settings(None, text).expect_err("none is named").to_string();
+            for way in ["--bootstrap", "CROSSDOCK_BOOTSTRAP", "log: bootstrap"] {
+                assert!(error.contains(way), "{text}: {error}");
+            }
+        }
+    }
 }

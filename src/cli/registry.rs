@@ -39,7 +39,7 @@ struct Options {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Command::Serve(options) = args.command;
     let configuration = options.bootstrap.configuration()?;
-    let has_log = options.bootstrap.bootstrap.is_some() || configuration.log.is_some();
+    let has_log = options.bootstrap.names_log(&configuration);
     let log = match has_log {
         true => connect::configured_log(&options.bootstrap, &configuration)?,
         false => {

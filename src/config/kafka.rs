@@ -10,7 +10,9 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KafkaSettings {
-    /// Addresses to begin with: `host:port,host:port`.
+    /// Addresses to begin with: `host:port,host:port`. May be left out where `--bootstrap` or
+    /// `CROSSDOCK_BOOTSTRAP` names them; what they name wins.
+    #[serde(default)]
     pub bootstrap: String,
     /// Encryption, and certificates where the defaults of the system do not do.
     pub tls: Option<Tls>,

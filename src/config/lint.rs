@@ -291,7 +291,6 @@ mod tests {
         assert_eq!(
             mistakes(text),
             [
-                "crossdock.yaml:2: log: bootstrap is missing; give it: Addresses to begin with: `host:port,host:port`.",
                 "crossdock.yaml:2: log.bootsrap: there is no setting bootsrap; write bootstrap",
                 "crossdock.yaml:3: listen: text is expected here, and whole number stands here; put it in quotes",
                 "crossdock.yaml:4: typo: there is no setting typo; write one of connectors, customers, instance, listen, log, registry, state, tasks",
