@@ -4,7 +4,8 @@
 //! Seven facts of each of 100,000 orders, every one of them late by up to 15 minutes, so that three in
 //! ten of what follows an order come before it. A bare rdkafka loop that copies each record
 //! in transactions and `crossdock run order-lifecycle` take turns on the same input. No order ends, so
-//! the most memory that the program took is that of 100,000 open orders: at most 400 MiB is wanted.
+//! the most memory that the program took is that of 100,000 open orders: at most 400 MiB is wanted. Each round
+//! is told as it ends, then the middle of all; `cargo bench --bench orders -- 1` measures with one task only.
 
 mod support;
 
@@ -44,11 +45,16 @@ fn main() {
             let threads = threads.parse().expect("a number");
             bare::run(bootstrap, group, threads, &TOPICS);
         }
-        _ => compare(&[1, 2]),
+        ref others => {
+            let tasks = others.iter().filter_map(|a| a.parse().ok());
+            let tasks: Vec<usize> = tasks.collect();
+            compare(if tasks.is_empty() { &[1, 2] } else { &tasks });
+        }
     }
 }
 
 /// One program's run over the whole input.
+#[derive(Clone, Copy)]
 struct Run {
     events_a_second: f64,
     cpu_micros: f64,
@@ -79,7 +85,10 @@ fn compare(threads: &[usize]) {
             let group = format!("bare-{threads}-{round}");
             let mut command = Command::new(std::env::current_exe().expect("this program"));
             command.args(["bare", bootstrap, &group, &threads.to_string()]);
-            bares.push(measure(&deployment, &mut command, &group, count));
+            let run = measure(&deployment, &mut command, &group, count);
+            let unit = run.events_a_second;
+            report(&format!("round {round}: bare loop"), &[run], unit);
+            bares.push(run);
             let name = format!("j{threads}{round}");
             let mut command = crossdock(bootstrap, folder.path());
             command.args(["run", "order-lifecycle", "--tasks", &threads.to_string()]);
@@ -87,7 +96,9 @@ fn compare(threads: &[usize]) {
             command.arg(folder.path().join("state"));
             deployment.reset_except(&TOPICS);
             let group = format!("{name}.order-lifecycle");
-            joins.push(measure(&deployment, &mut command, &group, count));
+            let run = measure(&deployment, &mut command, &group, count);
+            report(&format!("round {round}: order-lifecycle"), &[run], unit);
+            joins.push(run);
         }
         let unit = median(&bares.iter().map(|r| r.events_a_second).collect::<Vec<_>>());
         report(&format!("bare loop, {threads} threads"), &bares, unit);
@@ -178,8 +189,11 @@ fn measure(deployment: &Deployment, command: &mut Command, group: &str, count: u
         committed() >= count as i64
     });
     let (elapsed, used) = (started.elapsed().as_secs_f64(), running.usage());
-    // A small input may be committed at once.
-    let events = (count as i64 - first).max(1) as f64;
+    let events = match count as i64 - first {
+        // A small input is committed at once: there is nothing to measure.
+        ..=0 => f64::NAN,
+        events => events as f64,
+    };
     let broker_cpu = broker().saturating_sub(broker_cpu);
     running.stop();
     Run {
