@@ -247,55 +247,55 @@ async fn only_its_own_corrections_are_taken_and_only_if_asked_for() {
 
 #[tokio::test]
 async fn a_sale_that_is_one_too_many_is_cancelled_once_and_the_order_does_not_hear_of_it() {
-    let descriptor = connectors::find("tryton").expect("a connector");
-    let start = descriptor.fake.expect("a stand-in");
-    let options = FakeOptions {
-        skus: vec!["A".into()],
-        ..FakeOptions::default()
-    };
-    let fake = start(options).await.expect("it starts");
-    let connector = build(descriptor, fake.settings());
-    let sink = connector.sink().expect("a sink");
-    let duplicate = |number: &str, external: &str| Correction {
-        kind: CorrectionKind::CancelDuplicate,
-        target: "under-test".into(),
-        entity_key: sales::id_of(number).into(),
-        order_id: Some(sales::id_of(number).into()),
-        external_id: Some(external.into()),
-        attempt: 1,
-        ..Correction::default()
-    };
-    let write = async |event: Correction| sink.write(&[delivery(event)]).await.remove(0);
-    let mut numbers = Vec::new();
-    for number in ["D-1", "D-2"] {
-        let order = sales::placed(number, &[("A", "2", "10", "4", "24")]);
-        let order = sales::delivery(topic::ORDER_LIFECYCLE, &order.order_id, order.clone());
-        let taken = sink.write(&[order]).await.remove(0).expect("taken");
-        numbers.push(taken.external_id.expect("a number"));
+    for kind in KINDS {
+        let descriptor = connectors::find(kind).expect("a connector");
+        let start = descriptor.fake.expect("a stand-in");
+        let options = FakeOptions {
+            skus: vec!["A".into()],
+            ..FakeOptions::default()
+        };
+        let fake = start(options).await.expect("it starts");
+        let connector = build(descriptor, fake.settings());
+        let sink = connector.sink().expect("a sink");
+        let duplicate = |number: &str, external: &str| Correction {
+            kind: CorrectionKind::CancelDuplicate,
+            target: "under-test".into(),
+            entity_key: sales::id_of(number).into(),
+            order_id: Some(sales::id_of(number).into()),
+            external_id: Some(external.into()),
+            attempt: 1,
+            ..Correction::default()
+        };
+        let write = async |event: Correction| sink.write(&[delivery(event)]).await.remove(0);
+        let mut numbers = Vec::new();
+        for number in ["D-1", "D-2"] {
+            let order = sales::placed(number, &[("A", "2", "10", "4", "24")]);
+            let order = sales::delivery(topic::ORDER_LIFECYCLE, &order.order_id, order.clone());
+            let taken = sink.write(&[order]).await.remove(0).expect("taken");
+            numbers.push(taken.external_id.expect("a number"));
+        }
+        assert!(sink.wants(&delivery(duplicate("D-1", &numbers[0])).inbound));
+        let mut other = duplicate("D-1", &numbers[0]);
+        other.target = "another".into();
+        assert!(!sink.wants(&delivery(other).inbound));
+        // The number of another order's sale cancels nothing.
+        let none = write(duplicate("D-1", &numbers[1])).await.expect("settled");
+        assert_eq!(none.outcome, SinkOutcome::StaleSkipped);
+        let done = write(duplicate("D-1", &numbers[0])).await.expect("done");
+        assert_eq!(done.outcome, SinkOutcome::Acked);
+        let again = write(duplicate("D-1", &numbers[0])).await.expect("settled");
+        assert_eq!(again.outcome, SinkOutcome::DuplicateAcked);
+        let shipped = json!({"fulfil": sales::id_of("D-2"), "buttons": ["assign_force", "pick", "pack", "do"]});
+        fake.act(&shipped).expect("shipped");
+        let late = write(duplicate("D-2", &numbers[1]))
+            .await
+            .expect_err("too late");
+        assert_eq!(late.code, Code::IllegalTransition, "{late}");
+        let mut reader = Reader::new(descriptor, fake.settings());
+        reader.drain().await;
+        let rejected = reader.records().into_iter().any(
+            |r| matches!(&r.event, Event::OrderEvent(e) if e.r#type == OrderEventType::Rejected),
+        );
+        assert!(!rejected, "the order itself is not given up");
     }
-    assert!(sink.wants(&delivery(duplicate("D-1", &numbers[0])).inbound));
-    let mut other = duplicate("D-1", &numbers[0]);
-    other.target = "another".into();
-    assert!(!sink.wants(&delivery(other).inbound));
-    // The number of another order's sale cancels nothing.
-    let none = write(duplicate("D-1", &numbers[1])).await.expect("settled");
-    assert_eq!(none.outcome, SinkOutcome::StaleSkipped);
-    let done = write(duplicate("D-1", &numbers[0])).await.expect("done");
-    assert_eq!(done.outcome, SinkOutcome::Acked);
-    let again = write(duplicate("D-1", &numbers[0])).await.expect("settled");
-    assert_eq!(again.outcome, SinkOutcome::DuplicateAcked);
-    let shipped =
-        json!({"fulfil": sales::id_of("D-2"), "buttons": ["assign_force", "pick", "pack", "do"]});
-    fake.act(&shipped).expect("shipped");
-    let late = write(duplicate("D-2", &numbers[1]))
-        .await
-        .expect_err("too late");
-    assert_eq!(late.code, Code::IllegalTransition, "{late}");
-    let mut reader = Reader::new(descriptor, fake.settings());
-    reader.drain().await;
-    let rejected = reader
-        .records()
-        .into_iter()
-        .any(|r| matches!(&r.event, Event::OrderEvent(e) if e.r#type == OrderEventType::Rejected));
-    assert!(!rejected, "the order itself is not given up");
 }

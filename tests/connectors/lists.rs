@@ -116,30 +116,83 @@ async fn a_storefront_lists_the_orders_that_it_has() {
     }
 }
 
+/// ERPs that list the orders that they keep.
+const ERPS: [&str; 2] = ["tryton", "odoo"];
+
 #[tokio::test]
 async fn an_erp_lists_the_orders_that_it_has() {
-    let descriptor = connectors::find("tryton").expect("the kind");
+    for kind in ERPS {
+        let descriptor = connectors::find(kind).expect("the kind");
+        let fake = fake(descriptor).await.expect("a stand-in");
+        let mut settings = fake.settings();
+        settings["page_rows"] = 10.into();
+        let sink = build(descriptor, settings.clone()).sink().expect("a sink");
+        for n in 0..25 {
+            let order = placed(&format!("L{n}"), &[("A", "2", "10", "4", "24")]);
+            let delivery = delivery(topic::ORDER_LIFECYCLE, &order.order_id, order.clone());
+            sink.write(&[delivery]).await.remove(0).expect("taken");
+        }
+        let mut reader = Reader::new(descriptor, settings.clone());
+        let parts = listed(&mut reader, 0).await;
+        assert!(parts.len() > 2, "{kind}: {}", parts.len());
+        let entries = whole(&parts, SystemRole::Erp);
+        assert_eq!(entries.len(), 25, "{kind}");
+        let one = &entries[&id_of("L3")];
+        assert_eq!(
+            (one.amount, one.status.as_deref()),
+            (Some("24".parse().expect("24")), None),
+            "{kind}"
+        );
+        assert!(one.external_id.is_some(), "{kind}");
+        settings["list_hours"] = 0.into();
+        let silent = Reader::new(descriptor, settings);
+        assert!(!silent.shards().contains(&LISTING.to_owned()), "{kind}");
+    }
+}
+
+/// Odoo shows whole seconds, and rows of one sort by what it does not show.
+#[tokio::test]
+async fn sales_of_one_second_are_all_listed_whatever_a_page_holds() {
+    let descriptor = connectors::find("odoo").expect("the kind");
     let fake = fake(descriptor).await.expect("a stand-in");
     let mut settings = fake.settings();
     settings["page_rows"] = 10.into();
     let sink = build(descriptor, settings.clone()).sink().expect("a sink");
-    for n in 0..25 {
-        let order = placed(&format!("L{n}"), &[("A", "2", "10", "4", "24")]);
+    for n in 0..40 {
+        let order = placed(&format!("S{n}"), &[("A", "2", "10", "4", "24")]);
         let delivery = delivery(topic::ORDER_LIFECYCLE, &order.order_id, order.clone());
         sink.write(&[delivery]).await.remove(0).expect("taken");
     }
-    let mut reader = Reader::new(descriptor, settings.clone());
-    let parts = listed(&mut reader, 0).await;
-    assert!(parts.len() > 2, "{}", parts.len());
-    let entries = whole(&parts, SystemRole::Erp);
-    assert_eq!(entries.len(), 25);
-    let one = &entries[&id_of("L3")];
-    assert_eq!(
-        (one.amount, one.status.as_deref()),
-        (Some("24".parse().expect("24")), None)
+    // All but the first are written in one second, the last of them first; one is there twice.
+    let second = 1_790_200_000_000_000_i64;
+    for (at, id) in (2..=40).rev().enumerate() {
+        let micros = second + at as i64 * 1_000;
+        act(
+            fake.as_ref(),
+            json!({"touch": "sale.order", "id": id, "at": micros}),
+        );
+    }
+    let copy = json!({
+        "name": "S00999", "state": "draft", "origin": id_of("S7"), "amount_total": 24.0, "company_id": 1,
+    });
+    act(
+        fake.as_ref(),
+        json!({"create": "sale.order", "values": copy, "at": second + 500}),
     );
-    assert!(one.external_id.is_some());
-    settings["list_hours"] = 0.into();
-    let silent = Reader::new(descriptor, settings);
-    assert!(!silent.shards().contains(&LISTING.to_owned()));
+    let mut reader = Reader::new(descriptor, settings);
+    let parts = listed(&mut reader, 0).await;
+    let mut told: Vec<(String, String)> = parts
+        .iter()
+        .flat_map(|part| &part.entries)
+        .map(|e| {
+            let number = e.external_id.as_deref().expect("its number");
+            (number.to_owned(), e.entity_key.to_string())
+        })
+        .collect();
+    told.sort();
+    assert_eq!(told.len(), 41, "{told:?}");
+    told.dedup();
+    assert_eq!(told.len(), 41, "each is listed once");
+    let twice = told.iter().filter(|(_, order)| *order == id_of("S7"));
+    assert_eq!(twice.count(), 2, "the order that has two sales");
 }

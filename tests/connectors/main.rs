@@ -2,6 +2,7 @@
 
 mod catalogue;
 mod corrections;
+mod customers;
 mod documents;
 mod elsewhere;
 mod erps;

@@ -146,6 +146,43 @@ async fn a_name_that_odoo_does_not_have_is_no_reason_to_try_again() {
     assert!(refused.is_err());
 }
 
+#[tokio::test]
+async fn a_replenishment_rule_is_stock_that_is_not_promised_until_it_is_archived() {
+    let (fake, mut reader) = opened("odoo").await;
+    let policies = |reader: &Reader, polls: usize| -> Vec<String> {
+        let records = reader.polls[polls..].iter().flat_map(|(_, _, b)| {
+            assert!(b.rejects.is_empty(), "{:?}", b.rejects);
+            &b.records
+        });
+        let policies = records.filter_map(|r| match &r.event {
+            Event::StockPolicy(e) => Some(format!("{} {}", r.key, e.safety_stock)),
+            _ => None,
+        });
+        policies.collect()
+    };
+    // Locations of the stand-in: four outside, then view and stock of Warehouse and of Store.
+    let rule_at = |stock: i64| json!({"product_id": 4, "location_id": stock, "product_min_qty": 7.0, "active": true, "company_id": 1});
+    let before = reader.polls.len();
+    let rule = json!({"create": "stock.warehouse.orderpoint", "values": rule_at(8)});
+    let id = act(fake.as_ref(), rule)[0].clone();
+    let mut other = rule_at(6);
+    other["company_id"] = json!(2);
+    act(
+        fake.as_ref(),
+        json!({"create": "stock.warehouse.orderpoint", "values": other}),
+    );
+    reader.drain().await;
+    assert_eq!(policies(&reader, before), ["S03|Store 7"]);
+    let before = reader.polls.len();
+    let archived = json!({"active": false});
+    act(
+        fake.as_ref(),
+        json!({"write": "stock.warehouse.orderpoint", "id": id, "values": archived}),
+    );
+    reader.drain().await;
+    assert_eq!(policies(&reader, before), ["S03|Store 0"]);
+}
+
 /// What a receipt is told as: each fact in short, under the order that it is of.
 fn receipt_facts(reader: &Reader, polls: usize) -> Vec<(String, String)> {
     let records = reader.polls[polls..].iter().flat_map(|(_, _, batch)| {

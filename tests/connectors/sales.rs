@@ -475,11 +475,6 @@ async fn a_cancellation_stops_what_has_not_left_and_nothing_else() {
         write(sink.as_ref(), &placed("W-4", ONE))
             .await
             .expect("taken");
-        let part = write(sink.as_ref(), &cancelled("W-4", "1"))
-            .await
-            .expect_err("by hand");
-        assert_eq!(part.verdict, Verdict::Reject, "{}: {part}", kind.kind);
-        assert!(part.message.contains("line 1"), "{}: {part}", kind.kind);
         for _ in 0..2 {
             write(sink.as_ref(), &cancelled("W-4", "2"))
                 .await
@@ -506,6 +501,109 @@ async fn a_cancellation_stops_what_has_not_left_and_nothing_else() {
         );
         let nothing = event("W-5", OrderEventType::CancelDecided, None);
         write(sink.as_ref(), &nothing).await.expect("nothing to do");
+    })
+    .await;
+}
+
+/// Writes until no fault that was injected is in the way.
+async fn until_taken(sink: &dyn Sink, event: &OrderEvent) {
+    for _ in 0..100 {
+        match write(sink, event).await {
+            Ok(_) => return,
+            Err(fault) => assert!(matches!(fault.verdict, Verdict::Retry { .. }), "{fault}"),
+        }
+    }
+    panic!("{} never comes through", event.order_id);
+}
+
+/// What a sale has of the line `1` of its order.
+fn units(fake: &dyn Fake, number: &str) -> f64 {
+    let lines = sales(fake, number).remove(0)["lines"].clone();
+    let lines = lines.as_array().cloned().unwrap_or_default();
+    let quantity = |line: &Value| {
+        line["product_uom_qty"]
+            .as_f64()
+            .or(line["quantity"].as_f64())
+    };
+    lines.iter().filter_map(quantity).sum()
+}
+
+#[tokio::test]
+async fn a_part_that_is_cancelled_leaves_the_sale_once_and_the_rest_goes_on() {
+    each_sink(async |kind, sink, fake| {
+        // Nobody has processed the sale yet; Odoo takes it also later.
+        let is_odoo = kind.kind == "odoo";
+        let mut settings = fake.settings();
+        settings["confirm_orders"] = is_odoo.into();
+        drop(sink);
+        let sink = build(kind, settings).sink().expect("a sink");
+        let cancelled = |number: &str, quantity: &str, decision: u128| {
+            let mut event = event(number, OrderEventType::CancelDecided, None);
+            event.meta.event_id = uuid::Uuid::from_u128(decision << 80);
+            event.affected = vec![LineQty {
+                line_id: "1".into(),
+                qty: d(quantity),
+            }];
+            event
+        };
+        let lines: &[(&str, &str, &str, &str, &str)] = &[("A", "5", "10", "10", "60")];
+        write(sink.as_ref(), &placed("W-7", lines))
+            .await
+            .expect("taken");
+        for (decision, left) in [(1, 4.0), (1, 4.0), (2, 3.0), (1, 3.0), (2, 3.0)] {
+            write(sink.as_ref(), &cancelled("W-7", "1", decision))
+                .await
+                .expect("taken");
+            assert_eq!(units(fake, "W-7"), left, "{} {decision}", kind.kind);
+        }
+        let state = if is_odoo { "processing" } else { "quotation" };
+        let rest = (state.to_owned(), "36".to_owned());
+        assert_eq!(sale(fake, "W-7"), rest, "{}", kind.kind);
+        // Calls that fail before or after their effect.
+        let faults = [
+            FakeFault::AppliedThenCut,
+            FakeFault::Cut,
+            FakeFault::Status(503, None),
+        ];
+        fake.act(&json!({"faults_on": "changes"})).expect("set");
+        for (decision, fault) in (3..).zip(faults) {
+            let number = format!("W-7{decision}");
+            until_taken(sink.as_ref(), &placed(&number, lines)).await;
+            for call in 0..4 {
+                let before = vec![FakeFault::Slow(Duration::ZERO); call];
+                fake.inject(before.into_iter().chain([fault.clone()]).collect());
+                // Whether it came through, the next call finds out.
+                let _ = write(sink.as_ref(), &cancelled(&number, "2", decision)).await;
+            }
+            until_taken(sink.as_ref(), &cancelled(&number, "2", decision)).await;
+            assert_eq!(units(fake, &number), 3.0, "{} {fault:?}", kind.kind);
+            assert_eq!(sale(fake, &number), rest, "{} {fault:?}", kind.kind);
+        }
+        // What is left of it is all of it.
+        until_taken(sink.as_ref(), &cancelled("W-7", "3", 9)).await;
+        assert_eq!(sale(fake, "W-7").0, "cancelled", "{}", kind.kind);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_part_of_what_has_left_is_not_taken_out_of_its_sale() {
+    each_sink(async |kind, sink, fake| {
+        write(sink.as_ref(), &placed("W-8", ONE))
+            .await
+            .expect("taken");
+        let buttons = ["assign_force", "pick", "pack", "do"];
+        fake.act(&json!({"fulfil": id_of("W-8"), "buttons": buttons}))
+            .expect("shipped");
+        let mut part = event("W-8", OrderEventType::CancelDecided, None);
+        part.affected = vec![LineQty {
+            line_id: "1".into(),
+            qty: d("1"),
+        }];
+        let late = write(sink.as_ref(), &part).await.expect_err("too late");
+        assert_eq!(late.verdict, Verdict::Reject, "{}: {late}", kind.kind);
+        assert!(late.message.contains("line 1"), "{}: {late}", kind.kind);
+        assert_eq!(units(fake, "W-8"), 2.0, "{}", kind.kind);
     })
     .await;
 }

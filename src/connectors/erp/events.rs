@@ -2,8 +2,8 @@
 
 use super::places::LocationSettings;
 use crate::contract::event::{
-    EventMeta, Location, Money, Origin, PositionKind, PriceChanged, ProductChanged, ProductStatus,
-    SnapshotBasis, StockSnapshot, Text,
+    EventMeta, Location, Money, Origin, OversellPolicy, PositionKind, PriceChanged, ProductChanged,
+    ProductStatus, SnapshotBasis, StockPolicy, StockSnapshot, Text,
 };
 use crate::contract::topic;
 use crate::domain::stock::gs1_check_digit_holds;
@@ -153,6 +153,24 @@ pub fn location(
     SourceRecord {
         topic: topic::LOCATION_CHANGE,
         key: id,
+        event: event.into(),
+    }
+}
+
+/// What must be left at a place as stock that is never promised.
+pub fn policy(meta: EventMeta, sku: &str, location: &str, minimum: Decimal) -> SourceRecord {
+    let event = StockPolicy {
+        policy_version: meta.source_position,
+        meta,
+        sku: sku.into(),
+        location_id: location.into(),
+        safety_stock: minimum.or_zero(),
+        oversell: OversellPolicy::Block,
+        ..StockPolicy::default()
+    };
+    SourceRecord {
+        topic: topic::STOCK_POLICY,
+        key: compound_key(&[sku, location]),
         event: event.into(),
     }
 }

@@ -8,6 +8,7 @@
 mod bills;
 mod books;
 mod corrections;
+mod customers;
 mod documents;
 mod elsewhere;
 mod events;
@@ -26,6 +27,7 @@ mod window;
 pub use bills::{Bill, BillLine, taxes_of_lines};
 pub use books::{Books, Stored, Tables, Transaction};
 pub use corrections::{SetStock, sets_stock};
+pub use customers::{called, no_customers, no_vault, take_customer};
 pub use documents::{
     Document, Return, ReturnPart, Shipment, ShipmentPart, disposition, return_name, unknown_state,
 };
@@ -33,7 +35,7 @@ pub use elsewhere::{
     ByLine, accepted, came_back, has_left, left, never_sold, not_taken, share_out,
 };
 pub use events::{Count, Price, Product, bad, is_gtin, object_meta, snapshot};
-pub use events::{location, price, product};
+pub use events::{location, policy, price, product};
 pub use ids::Ids;
 pub use listing::{Listing, OrderList};
 pub use money::{Booking, PaymentSettings, wants_payment, wants_refund};

@@ -57,6 +57,14 @@ pub(super) fn description(product: &str, line: Option<&str>) -> String {
     }
 }
 
+/// The description of a line with a remark, before the channel's name of it.
+pub(super) fn noted(description: &str, remark: &str) -> String {
+    match description.rsplit_once('\n') {
+        Some((text, name)) => format!("{text}\n{remark}\n{name}"),
+        None => format!("{remark}\n{description}"),
+    }
+}
+
 /// The channel's name of a line.
 pub(super) fn line_name(row: &Row) -> Option<&str> {
     rows::text(row, "name")?.lines().last()?.strip_prefix('#')

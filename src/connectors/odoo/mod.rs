@@ -1,12 +1,13 @@
-//! Odoo, an ERP with warehouses and tills. Its source reads stock movements, counts, products, prices and
-//! locations, of the orders that it keeps acceptance, deliveries, returns and invoices, and receipts of tills as
+//! Odoo, an ERP with warehouses and tills. Its source reads stock movements, counts, products, prices,
+//! locations and replenishment rules, of the orders that it keeps acceptance, deliveries, returns and invoices, and receipts of tills as
 //! orders of their own. Its sink makes orders into sales, and takes what happened to them elsewhere.
 //!
 //! `client` talks JSON-2, `table` says how its tables are followed, `tree` what a location is, `stock` and
 //! `objects` turn rows into events with what ERPs share in `connectors/erp`, `documents` and `invoices` those of
-//! orders, `tills` and `receipts` those of tills. Writing: `sales` takes orders, `references` what their names
-//! are here, `dispatches`, `give_back` and `money` shipments, returns and payments, `corrections` sets stock
-//! right. `fake` is the stand-in.
+//! orders, `tills` and `receipts` those of tills. `listing` lists the orders. Writing: `sales` takes orders,
+//! `references` what their names are here, `cancellations` takes sales back, `dispatches`, `give_back` and `money` are
+//! for shipments, returns and payments, `corrections` sets stock right, `customers` says who contacts are. `fake`
+//! is the stand-in.
 //!
 //! Facts about the API are of Odoo 19, each seen against a running server:
 //! - `write_date` is the start of the transaction, read and compared in whole seconds although rows sort
@@ -26,6 +27,8 @@
 //!   what is made by `load` under one is made once: sales, pickings, entries, credit notes, counts.
 //! - A picking that leaves something out is done if `skip_backorder` says so, and another is made for the
 //!   rest with the same source document.
+//! - A line of a confirmed sale that is made smaller makes its delivery smaller, down to what is delivered; its
+//!   price is reckoned anew unless it is written with the quantity.
 //! - A return that is of a sale's line makes its delivered quantity less; a credit note of it, also a draft, its
 //!   invoiced quantity.
 //! - A receipt of a till is there as soon as it is paid and its goods have moved; it goes from `paid` to `done`
@@ -33,13 +36,16 @@
 //! - Tables have no index on `write_date`: where they are large, give `stock_move_line`, `stock_move`,
 //!   `stock_picking`, `sale_order` and `product_product` one, and `sale_order` one on `origin`.
 
+mod cancellations;
 mod client;
 mod corrections;
+mod customers;
 mod dispatches;
 mod documents;
 mod fake;
 mod give_back;
 mod invoices;
+mod listing;
 mod money;
 mod objects;
 mod receipts;
@@ -56,11 +62,12 @@ mod tree;
 use crate::connectors::erp::{ErpSource, Objects, Part, Stock};
 use crate::contract::topic;
 use crate::pipeline::{
-    Capabilities, Check, Connector, ConnectorDescriptor, Evidence, Fault, Idempotency, Sink, Source,
+    Capabilities, Check, Connector, ConnectorDescriptor, Evidence, Fault, Idempotency, Sink,
+    Source, Vault,
 };
 use client::Client;
 use settings::Settings;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What its sink can do.
 const CAPABILITIES: Capabilities = Capabilities {
@@ -77,6 +84,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
     emits: &[
         topic::STOCK_CHANGE,
         topic::STOCK_SNAPSHOT,
+        topic::STOCK_POLICY,
         topic::PRODUCT_CHANGE,
         topic::LOCATION_CHANGE,
         topic::PRICE_CHANGE,
@@ -86,6 +94,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
         topic::INVOICE_EVENT,
         topic::PAYMENT_EVENT,
         topic::REFUND_REQUEST,
+        topic::RECON_MANIFEST,
     ],
     inbox: false,
     accepts: &[
@@ -95,6 +104,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
         topic::RETURN_EVENT,
         topic::REFUND_EVENT,
         topic::RECON_CORRECTION,
+        topic::CUSTOMER_CHANGE,
     ],
     sink: Some(CAPABILITIES),
     evidence: Evidence::RealSystem,
@@ -105,6 +115,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
         Ok(Arc::new(Odoo {
             instance: instance.to_owned(),
             client: Arc::new(Client::new(instance, settings)?),
+            vault: OnceLock::new(),
         }))
     },
     fake: Some(|options| Box::pin(async move { fake::start(&options) })),
@@ -113,6 +124,7 @@ pub const DESCRIPTOR: ConnectorDescriptor = ConnectorDescriptor {
 struct Odoo {
     instance: String,
     client: Arc<Client>,
+    vault: OnceLock<Arc<dyn Vault>>,
 }
 
 #[async_trait::async_trait]
@@ -127,14 +139,30 @@ impl Connector for Odoo {
         });
         let moves = stock::OdooMoves::new(instance, client.clone());
         let stock = Stock::new(instance, moves);
-        Some(Box::new(ErpSource::new(stock, parts.collect())))
+        let source = ErpSource::new(stock, parts.collect());
+        Some(Box::new(source.listing(listing::open(instance, client))))
     }
 
     /// Where no channel is named there are no orders to take, and stock is corrected only if asked for.
     fn sink(&self) -> Option<Arc<dyn Sink>> {
         let (instance, client) = (self.instance.clone(), self.client.clone());
-        (!client.settings.channels.is_empty() || client.settings.correct_stock)
-            .then(|| Arc::new(sink::OdooSink { instance, client }) as Arc<dyn Sink>)
+        (!client.settings.channels.is_empty() || client.settings.correct_stock).then(|| {
+            let vault = self.vault.get().cloned();
+            Arc::new(sink::OdooSink {
+                instance,
+                client,
+                vault,
+            }) as Arc<dyn Sink>
+        })
+    }
+
+    fn knows_customers(&self) -> bool {
+        self.client.settings.customers
+    }
+
+    fn entrust(&self, vault: Arc<dyn Vault>) {
+        // The first stays: a connector is handed one.
+        let _ = self.vault.set(vault);
     }
 
     async fn check(&self) -> Vec<Check> {
@@ -155,6 +183,7 @@ impl Connector for Odoo {
         ];
         for (kind, what) in [
             (objects::Kind::Products, "read products"),
+            (objects::Kind::OrderPoints, "read replenishment rules"),
             (objects::Kind::Prices, "read prices"),
             (objects::Kind::Sales, "read sales"),
             (objects::Kind::Shipments, "read deliveries"),

@@ -1,4 +1,4 @@
-//! Locations, products, prices and documents of Odoo, as [`Kept`].
+//! Locations, products, prices, replenishment rules and documents of Odoo, as [`Kept`].
 
 use super::client::{Client, Search};
 use super::documents::{self, Page};
@@ -7,8 +7,11 @@ use super::stock::unit_code;
 use super::table::Stamped;
 use super::tree::{self, Places};
 use super::{invoices, money, rows, tills};
-use crate::connectors::erp::{self, Kept, Row, Table, Told, Versions, bad, is_gtin, object_meta};
+use crate::connectors::erp::{
+    self, Kept, Place, Row, Table, Told, Versions, bad, is_gtin, object_meta,
+};
 use crate::contract::event::EventMeta;
+use crate::domain::Decimal;
 use crate::pipeline::{Code, Fault, SourceRecord};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -30,12 +33,22 @@ const PRICE_FIELDS: &[&str] = &[
     "taxes_id",
     "write_date",
 ];
+const ORDER_POINT: &str = "stock.warehouse.orderpoint";
+const ORDER_POINT_FIELDS: &[&str] = &[
+    "product_id",
+    "location_id",
+    "product_min_qty",
+    "active",
+    "company_id",
+    "write_date",
+];
 
 /// A kind of object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Locations,
     Products,
+    OrderPoints,
     Prices,
     Sales,
     Shipments,
@@ -48,6 +61,7 @@ impl Kind {
     pub const ALL: &'static [Kind] = &[
         Kind::Locations,
         Kind::Products,
+        Kind::OrderPoints,
         Kind::Prices,
         Kind::Sales,
         Kind::Shipments,
@@ -60,6 +74,7 @@ impl Kind {
     pub fn is_read(self, settings: &Settings) -> bool {
         match self {
             Kind::Locations | Kind::Products | Kind::Prices => true,
+            Kind::OrderPoints => settings.order_points_are_safety_stock,
             Kind::Sales | Kind::Shipments | Kind::Returns | Kind::Invoices => {
                 !settings.channels.is_empty()
             }
@@ -73,7 +88,7 @@ impl Kind {
             // A customer waits for it.
             Kind::Sales | Kind::Shipments => 1,
             Kind::Products | Kind::Prices | Kind::Returns | Kind::Invoices | Kind::Receipts => 4,
-            Kind::Locations => 20,
+            Kind::Locations | Kind::OrderPoints => 20,
         }
     }
 
@@ -81,6 +96,7 @@ impl Kind {
         match self {
             Kind::Locations => "locations",
             Kind::Products => "products",
+            Kind::OrderPoints => "order-points",
             Kind::Prices => "prices",
             Kind::Sales => "sales",
             Kind::Shipments => "shipments",
@@ -94,6 +110,7 @@ impl Kind {
         match self {
             Kind::Locations => tree::LOCATION,
             Kind::Products | Kind::Prices => PRODUCT,
+            Kind::OrderPoints => ORDER_POINT,
             Kind::Sales => documents::SALE,
             Kind::Shipments | Kind::Returns => documents::PICKING,
             Kind::Invoices => money::ENTRY,
@@ -105,6 +122,7 @@ impl Kind {
         match self {
             Kind::Locations => tree::LOCATION_FIELDS,
             Kind::Products => PRODUCT_FIELDS,
+            Kind::OrderPoints => ORDER_POINT_FIELDS,
             Kind::Prices => PRICE_FIELDS,
             Kind::Sales => documents::SALE_FIELDS,
             Kind::Shipments | Kind::Returns => documents::PICKING_FIELDS,
@@ -123,7 +141,7 @@ impl Kind {
                 ("stock.move", Part::Names("picking_id")),
                 ("stock.move.line", Part::Names("picking_id")),
             ],
-            Kind::Prices | Kind::Sales | Kind::Invoices | Kind::Receipts => &[],
+            Kind::OrderPoints | Kind::Prices | Kind::Sales | Kind::Invoices | Kind::Receipts => &[],
         }
     }
 }
@@ -217,6 +235,7 @@ impl Kept for KeptObjects {
         match self.kind {
             Kind::Locations => self.locations(found, versions).await,
             Kind::Products => self.products(found, versions).await,
+            Kind::OrderPoints => self.order_points(found, versions).await,
             Kind::Prices => self.prices(found, versions).await,
             Kind::Sales | Kind::Shipments | Kind::Returns | Kind::Invoices | Kind::Receipts => {
                 let page = Page {
@@ -316,6 +335,57 @@ impl KeptObjects {
             .iter()
             .filter(|row| is_named(row))
             .map(|row| (row, product(row, versions.next())))
+            .collect())
+    }
+
+    /// The minimum of what is to be kept at a place; none of a rule that is archived.
+    async fn order_points<'r>(
+        &self,
+        found: &'r [Row],
+        versions: &mut Versions,
+    ) -> Result<Told<'r>, Fault> {
+        let company = self.client.user().await?.company;
+        let places = Places::load(&self.client).await?;
+        let products: Vec<i64> = found
+            .iter()
+            .filter_map(|row| rows::link(row, "product_id"))
+            .collect();
+        let products = self
+            .client
+            .all(PRODUCT, "id", json!(products), &["default_code"])
+            .await?;
+        let policy = |row: &Row, version: i64| -> Result<Vec<SourceRecord>, Fault> {
+            let location = rows::link(row, "location_id").and_then(|at| {
+                let owned = places.tree.owned(at).map(|(location, _)| location);
+                owned.or_else(|| match places.tree.place(at) {
+                    Ok(Place::Stock { location, .. }) => Some(location),
+                    _ => None,
+                })
+            });
+            let Some(location) = location else {
+                return Ok(Vec::new());
+            };
+            let missing = |what: &str| {
+                let id = rows::id(row);
+                let message = format!("{what} of {ORDER_POINT} {id} is missing or no quantity");
+                bad(Code::DataQuality, message)
+            };
+            let product = rows::link(row, "product_id");
+            let product = products.iter().find(|p| Some(rows::id(p)) == product);
+            let sku = sku(product.ok_or_else(|| missing("product_id"))?)?;
+            let minimum = match rows::flag(row, "active") {
+                true => rows::decimal(row, "product_min_qty"),
+                false => Some(Decimal::ZERO),
+            };
+            let minimum = minimum.ok_or_else(|| missing("product_min_qty"))?;
+            let meta = self.meta("StockPolicy", row, version);
+            Ok(vec![erp::policy(meta, sku, &location, minimum)])
+        };
+        let own = |row: &&Row| rows::link(row, "company_id") == Some(company);
+        Ok(found
+            .iter()
+            .filter(own)
+            .map(|row| (row, policy(row, versions.next())))
             .collect())
     }
 

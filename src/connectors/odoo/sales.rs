@@ -6,21 +6,18 @@
 //! What is there is looked at before every step, so the steps can be repeated from any point.
 
 use super::client::{Change, Client, Fields, Search};
-use super::documents::{self, CANCELLED, PICKING, SALE, SALE_LINE};
+use super::documents::{self, CANCELLED, SALE, SALE_LINE};
 use super::{references, rows};
-use crate::connectors::erp::{
-    Row, SaleLine, affected, agrees, check_order, covers, named, reject, sale_lines,
-};
+use crate::connectors::erp::{Row, SaleLine, agrees, check_order, named, reject, sale_lines};
 use crate::contract::event::{OrderEvent, OrderSnapshot, SinkOutcome};
 use crate::domain::Decimal;
 use crate::domain::money::Currency;
 use crate::pipeline::{Ack, Code, Fault, Stage};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
 
 /// Steps from a draft to what is wanted, with some to spare for others who write it too.
 const STEPS_MAX: usize = 8;
-const FIELDS: &[&str] = &[
+pub(super) const FIELDS: &[&str] = &[
     "state",
     "name",
     "origin",
@@ -88,11 +85,11 @@ pub(super) async fn place(
             }
         }
     };
-    let (sale, advanced) = advance(client, event, order, currency, sale, &who).await?;
+    let (sale, advanced) = advance(client, order, currency, sale, &who).await?;
     Ok(ack(event, &sale, changed || advanced))
 }
 
-fn ack(event: &OrderEvent, sale: &Row, changed: bool) -> Ack {
+pub(super) fn ack(event: &OrderEvent, sale: &Row, changed: bool) -> Ack {
     Ack {
         outcome: match changed {
             true => SinkOutcome::Acked,
@@ -161,7 +158,6 @@ fn line(line: &SaleLine<'_>) -> Fields {
 /// Brings the sale as far as the settings say. Tells whether a step was needed.
 async fn advance(
     client: &Client,
-    event: &OrderEvent,
     order: &OrderSnapshot,
     currency: Currency,
     mut sale: Row,
@@ -183,7 +179,7 @@ async fn advance(
             Some("sent") if confirms => "action_confirm",
             _ => return Ok((sale, stepped)),
         };
-        sale = press(client, event, &sale, step, who).await?;
+        sale = press(client, &sale, step, who).await?;
         stepped = true;
     }
     Err(busy(who))
@@ -210,17 +206,15 @@ fn check_total(
 }
 
 /// One step of the sale. Gives the sale as it is then.
-async fn press(
+pub(super) async fn press(
     client: &Client,
-    event: &OrderEvent,
     sale: &Row,
     step: &str,
     who: &str,
 ) -> Result<Row, Fault> {
     let arguments = json!({"ids": [rows::id(sale)], "context": {"disable_cancel_warning": true}});
     let made = client.change(SALE, step, arguments).await?;
-    let after = find(client, &event.order_id).await?;
-    let after = after.ok_or_else(|| gone(who))?;
+    let after = again(client, sale, who).await?;
     match made {
         Change::Refused(why) if after.get("state") == sale.get("state") => {
             let number = rows::text(sale, "name").unwrap_or_default();
@@ -234,9 +228,13 @@ async fn press(
     }
 }
 
-fn gone(who: &str) -> Fault {
-    let message = format!("{who}: its sale in Odoo was deleted meanwhile");
-    Fault::retry(Stage::Write, Code::Unavailable, message)
+/// The sale as it is now.
+async fn again(client: &Client, sale: &Row, who: &str) -> Result<Row, Fault> {
+    let found = client.all(SALE, "id", json!([rows::id(sale)]), FIELDS);
+    found.await?.into_iter().next().ok_or_else(|| {
+        let message = format!("{who}: its sale in Odoo was deleted meanwhile");
+        Fault::retry(Stage::Write, Code::Unavailable, message)
+    })
 }
 
 /// The order itself has not come yet, or is not in the ERP for another reason.
@@ -245,7 +243,7 @@ pub(super) fn too_early(who: &str) -> Fault {
     Fault::retry(Stage::Write, Code::TooEarly, message)
 }
 
-fn busy(who: &str) -> Fault {
+pub(super) fn busy(who: &str) -> Fault {
     let message = format!("{who}: others were writing the same sale in Odoo");
     Fault::retry(Stage::Write, Code::Unavailable, message)
 }
@@ -265,7 +263,7 @@ pub(super) async fn amend(
         return place(client, event, order).await;
     };
     if rows::text(&sale, "state") == Some("sent") {
-        sale = press(client, event, &sale, "action_draft", &who).await?;
+        sale = press(client, &sale, "action_draft", &who).await?;
     }
     if rows::text(&sale, "state") != Some("draft") {
         let message = format!(
@@ -293,74 +291,7 @@ pub(super) async fn amend(
         let message = format!("{who}: Odoo refused the amendment: {why}");
         return Err(reject(Code::Refused, message));
     }
-    let sale = find(client, &event.order_id).await?;
-    let sale = sale.ok_or_else(|| gone(&who))?;
-    let (sale, _) = advance(client, event, order, currency, sale, &who).await?;
+    let sale = again(client, &sale, &who).await?;
+    let (sale, _) = advance(client, order, currency, sale, &who).await?;
     Ok(ack(event, &sale, true))
-}
-
-/// Takes a decision that an order is cancelled.
-///
-/// # Errors
-/// A reject when the ERP's own people have to do it: goods have left, or a part is cancelled.
-pub(super) async fn cancel(client: &Client, event: &OrderEvent) -> Result<Ack, Fault> {
-    let who = format!("order {}", event.order_id);
-    let affected = affected(event);
-    let Some(sale) = find(client, &event.order_id).await? else {
-        return Err(too_early(&who));
-    };
-    let number = rows::text(&sale, "name").unwrap_or_default();
-    if affected.is_empty() || rows::text(&sale, "state") == Some("cancel") {
-        return Ok(ack(event, &sale, false));
-    }
-    if !covers(&sold(client, &sale).await?, &affected) {
-        let lines: Vec<&str> = affected.into_keys().collect();
-        let message = format!(
-            "{who}: line {} is cancelled, but not all of the order; change sale {number} in Odoo by hand",
-            lines.join(", ")
-        );
-        return Err(reject(Code::Refused, message));
-    }
-    // Odoo itself would cancel a sale whose goods have left.
-    for (model, field, over) in [
-        (PICKING, "picking_ids", "done"),
-        ("account.move", "invoice_ids", "posted"),
-    ] {
-        let ids = rows::links(&sale, field);
-        let found = client.all(model, "id", json!(ids), &["name", "state"]);
-        for row in found.await? {
-            if rows::text(&row, "state") == Some(over) {
-                let name = rows::text(&row, "name").unwrap_or_default();
-                let message = format!(
-                    "{who} is cancelled, but {name} of sale {number} is {over}; take it back in Odoo by hand"
-                );
-                return Err(reject(Code::IllegalTransition, message));
-            }
-        }
-    }
-    let origin = format!("{}{CANCELLED}", event.order_id);
-    let arguments = json!({"ids": [rows::id(&sale)], "vals": {"origin": origin}});
-    if let Change::Refused(why) = client.change(SALE, "write", arguments).await? {
-        let message = format!("{who}: Odoo refused to write sale {number}: {why}");
-        return Err(reject(Code::Refused, message));
-    }
-    let after = press(client, event, &sale, "action_cancel", &who).await?;
-    match rows::text(&after, "state") {
-        Some("cancel") => Ok(ack(event, &after, true)),
-        _ => Err(busy(&who)),
-    }
-}
-
-/// What a sale has of the lines of its order.
-async fn sold(client: &Client, sale: &Row) -> Result<BTreeMap<String, Decimal>, Fault> {
-    let fields = ["name", "product_uom_qty"];
-    let lines = client.all(SALE_LINE, "order_id", json!([rows::id(sale)]), &fields);
-    let mut sums: BTreeMap<String, Decimal> = BTreeMap::new();
-    for line in lines.await? {
-        if let Some(name) = documents::line_name(&line) {
-            let quantity = rows::decimal(&line, "product_uom_qty");
-            *sums.entry(name.to_owned()).or_default() += quantity.unwrap_or_default();
-        }
-    }
-    Ok(sums)
 }

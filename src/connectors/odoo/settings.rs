@@ -36,6 +36,11 @@ pub struct Settings {
     /// one says something else in two of its own counts. Needs the right to count.
     #[serde(default)]
     pub correct_stock: bool,
+    /// Whether the contacts that orders of `channels` are sold to get the names, addresses, e-mails and
+    /// phones of their customers, and lose them when a customer is erased. Needs `customers.keys` of the
+    /// configuration.
+    #[serde(default)]
+    pub customers: bool,
     /// The channels whose orders this ERP keeps, by channel id. None: it is read for stock only.
     /// Needs the applications Sales and Inventory, with `stock_delivery` for tracking numbers.
     #[serde(default)]
@@ -64,6 +69,14 @@ pub struct Settings {
     /// Where the money is booked that a provider took or gave back. Without it, it is not booked here.
     #[serde(default)]
     pub payments: Option<PaymentSettings>,
+    /// Every so many hours the orders of `channels` that changed since are listed, so that what one system
+    /// has and another has not is found; 0 for never.
+    #[serde(default = "list_hours")]
+    pub list_hours: u32,
+    /// Whether the minimum of a replenishment rule is stock that must not be promised. Off, because in
+    /// most shops it only says when to buy.
+    #[serde(default)]
+    pub order_points_are_safety_stock: bool,
     /// The tills whose receipts are told as orders, by the name of their point of sale in Odoo. Needs
     /// the application Point of Sale.
     #[serde(default)]
@@ -108,6 +121,9 @@ pub struct TillSettings {
 
 fn yes() -> bool {
     true
+}
+fn list_hours() -> u32 {
+    24
 }
 fn overlap_s() -> u32 {
     600

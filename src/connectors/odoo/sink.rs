@@ -2,21 +2,22 @@
 
 use super::CAPABILITIES;
 use super::client::Client;
-use super::{corrections, dispatches, give_back, money, sales};
+use super::{cancellations, corrections, customers, dispatches, give_back, money, sales};
 use crate::connectors::erp::{self, Booking, reject, wants_order};
-use crate::contract::event::{Event, OrderEvent, OrderEventType};
-use crate::pipeline::{Ack, Capabilities, Code, Delivery, Fault, Inbound, Sink};
+use crate::contract::event::{CorrectionKind, Event, OrderEvent, OrderEventType};
+use crate::pipeline::{Ack, Capabilities, Code, Delivery, Fault, Inbound, Sink, Vault};
 use std::sync::Arc;
 
 pub(super) struct OdooSink {
     pub instance: String,
     pub client: Arc<Client>,
+    pub vault: Option<Arc<dyn Vault>>,
 }
 
 impl OdooSink {
-    async fn take(&self, event: &Event) -> Result<Ack, Fault> {
+    async fn take(&self, delivery: &Delivery) -> Result<Ack, Fault> {
         let client = &self.client;
-        match (event, &client.settings.payments) {
+        match (&delivery.inbound.event, &client.settings.payments) {
             (Event::OrderEvent(event), _) => self.order(event).await,
             (Event::ShipmentEvent(event), _) => dispatches::take(client, event).await,
             (Event::ReturnEvent(event), _) => give_back::take(client, event).await,
@@ -26,7 +27,14 @@ impl OdooSink {
             (Event::RefundEvent(event), Some(settings)) => {
                 money::book(client, settings, &Booking::of_refund(event)).await
             }
+            (Event::Correction(event), _) if event.kind == CorrectionKind::CancelDuplicate => {
+                cancellations::take_duplicate(client, event).await
+            }
             (Event::Correction(event), _) => corrections::take(client, event).await,
+            (Event::CustomerChanged(event), _) => match &self.vault {
+                Some(vault) => customers::take(client, vault.as_ref(), event, delivery).await,
+                None => Err(erp::no_vault(&self.instance)),
+            },
             (other, _) => {
                 let message = format!("Odoo takes no {}", other.contract());
                 Err(reject(Code::WrongContract, message))
@@ -36,7 +44,7 @@ impl OdooSink {
 
     async fn order(&self, event: &OrderEvent) -> Result<Ack, Fault> {
         if event.r#type == OrderEventType::CancelDecided {
-            return sales::cancel(&self.client, event).await;
+            return cancellations::take(&self.client, event).await;
         }
         let Some(order) = &event.order else {
             let message = format!(
@@ -76,8 +84,10 @@ impl Sink for OdooSink {
             Event::ReturnEvent(event) => keeps_orders && !erp::accepted(event).is_empty(),
             Event::PaymentEvent(event) => books_money && erp::wants_payment(event),
             Event::RefundEvent(event) => books_money && erp::wants_refund(event),
+            Event::CustomerChanged(event) => customers::channel(&self.client, event).is_some(),
             Event::Correction(event) => {
-                settings.correct_stock && erp::sets_stock(&self.instance, event)
+                (settings.correct_stock && erp::sets_stock(&self.instance, event))
+                    || cancellations::wants_duplicate(&self.client, &self.instance, event)
             }
             _ => false,
         }
@@ -86,7 +96,7 @@ impl Sink for OdooSink {
     async fn write(&self, batch: &[Delivery]) -> Vec<Result<Ack, Fault>> {
         let mut results = Vec::with_capacity(batch.len());
         for delivery in batch {
-            results.push(self.take(&delivery.inbound.event).await);
+            results.push(self.take(delivery).await);
         }
         results
     }

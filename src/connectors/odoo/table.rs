@@ -18,7 +18,7 @@ pub(super) struct Stamped<'a> {
     pub fields: &'a [&'a str],
 }
 
-fn between(from: i64, to: i64) -> Vec<Value> {
+pub(super) fn between(from: i64, to: i64) -> Vec<Value> {
     vec![
         json!(["write_date", ">=", rows::stamp_text(from)]),
         json!(["write_date", "<=", rows::stamp_text(to)]),

@@ -8,8 +8,8 @@ use super::client::{Change, Client, Search};
 use super::references::party;
 use super::rows;
 use super::settings::ChannelSettings;
-use crate::connectors::erp::reject;
-use crate::contract::event::{CustomerChanged, CustomerStatus, SinkOutcome};
+use crate::connectors::erp::{called, no_customers, reject, take_customer};
+use crate::contract::event::CustomerChanged;
 use crate::pipeline::{Ack, Address, Code, Delivery, Fault, Person, Stage, Vault};
 use serde_json::{Value, json};
 
@@ -35,54 +35,12 @@ pub(super) async fn take(
     e: &CustomerChanged,
     delivery: &Delivery,
 ) -> Result<Ack, Fault> {
-    let version = e.customer_version;
-    let erased = e.status == CustomerStatus::Erased;
-    // An erasure is of no version: the shop's clock may be ahead of the one it was stamped by.
-    let newer = delivery.sent.as_ref().filter(|s| s.version > version);
-    if let Some(sent) = newer.filter(|_| !erased) {
-        return Ok(ack(SinkOutcome::StaleSkipped, sent.version));
-    }
     let Some(channel) = channel(client, e) else {
-        let message = format!("Tryton keeps no customers of {}", e.channel_id);
-        return Err(reject(Code::WrongContract, message));
+        return Err(no_customers("Tryton", e));
     };
     let code = format!("{}{}", channel.party_prefix, e.customer_id);
-    let person = match erased {
-        true => None,
-        // Nobody where the person was erased since. What says so may have been replaced by this, which
-        // was sealed before and told after it: so it is taken for the same.
-        false => vault.open(e)?,
-    };
-    let is_forgotten = !erased && person.is_none();
-    let written = write(client, &code, person.as_ref()).await;
-    let changed = written.map_err(|fault| Fault {
-        message: format!(
-            "customer {} of {}: {}; what Tryton said is left out, for it may name the person",
-            e.customer_id, e.channel_id, fault.code
-        ),
-        source: None,
-        ..fault
-    })?;
-    if is_forgotten {
-        return Ok(Ack::erased(version));
-    }
-    Ok(ack(
-        match changed {
-            true => SinkOutcome::Acked,
-            false => SinkOutcome::DuplicateAcked,
-        },
-        version,
-    ))
-}
-
-fn ack(outcome: SinkOutcome, version: i64) -> Ack {
-    Ack {
-        outcome,
-        version,
-        external_id: None,
-        digest: None,
-        status: None,
-    }
+    let write = async |person: Option<&Person>| write(client, &code, person).await;
+    take_customer("Tryton", vault, e, delivery, write).await
 }
 
 /// Makes the party say this and no more; tells whether something had to be done.
@@ -99,7 +57,7 @@ async fn write(client: &Client, code: &str, person: Option<&Person>) -> Result<b
         return Ok(false);
     }
     let party = party(client, code, "a customer").await?;
-    let name = person.and_then(name).unwrap_or_else(|| code.to_owned());
+    let name = person.and_then(called).unwrap_or_else(|| code.to_owned());
     let mut changed = set(client, PARTY, party.id, json!({"name": name})).await?;
     let place = person.and_then(|p| p.address.clone()).unwrap_or_default();
     let place = address(client, &place).await?;
@@ -111,14 +69,6 @@ async fn write(client: &Client, code: &str, person: Option<&Person>) -> Result<b
         changed |= contact(client, party.id, kind, value).await?;
     }
     Ok(changed)
-}
-
-fn name(person: &Person) -> Option<String> {
-    let parts = [&person.given_name, &person.family_name];
-    let parts: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
-    let name = parts.join(" ");
-    let name = Some(name).filter(|n| !n.is_empty());
-    name.or_else(|| person.email.clone())
 }
 
 async fn address(client: &Client, address: &Address) -> Result<Value, Fault> {

@@ -3,10 +3,11 @@
 //! It is found by its number and the order's id together, so a number that means another sale here cancels
 //! nothing. What has left stays: somebody has to look at that.
 
+use super::cancellations::{cancel, stop_shipments};
 use super::client::{Change, Client, Search};
 use super::references::busy;
 use super::rows;
-use super::sales::{CANCELLED, FIELDS, SALE, STEPS_MAX, stamp, stop_shipments};
+use super::sales::{FIELDS, SALE, STEPS_MAX, stamp};
 use crate::connectors::erp::reject;
 use crate::contract::event::{Correction, CorrectionKind, SinkOutcome};
 use crate::pipeline::{Ack, Code, Fault};
@@ -51,18 +52,7 @@ pub(super) async fn take(client: &Client, e: &Correction) -> Result<Ack, Fault> 
         let made = match rows::text(sale, "state").unwrap_or_default() {
             "cancelled" if changed => return Ok(ack(e, SinkOutcome::Acked)),
             "cancelled" => return Ok(ack(e, SinkOutcome::DuplicateAcked)),
-            "draft" | "quotation" => {
-                // Marked first: its end is no news for the order.
-                let values = json!({"description": CANCELLED});
-                let params = vec![id.clone(), values];
-                match client
-                    .change(SALE, "write", params, stamp(SALE, sale))
-                    .await?
-                {
-                    Change::Done(_) => client.change(SALE, "cancel", vec![id], json!({})).await?,
-                    other => other,
-                }
-            }
+            "draft" | "quotation" => cancel(client, sale).await?,
             "confirmed" => {
                 client
                     .change(SALE, "draft", vec![id], stamp(SALE, sale))

@@ -3,9 +3,8 @@
 use super::client::Row;
 use super::rows;
 use crate::connectors::erp::{self, LocationSettings, bad};
-use crate::contract::event::{EventMeta, OversellPolicy, StockPolicy, Text};
-use crate::contract::topic;
-use crate::domain::{Decimal, compound_key};
+use crate::contract::event::{EventMeta, Text};
+use crate::domain::Decimal;
 use crate::pipeline::{Code, Fault, SourceRecord};
 
 /// Fields of a product that are read.
@@ -136,20 +135,8 @@ pub(super) fn policy(
         Some(quantity) => rows::quantity(quantity).ok_or_else(|| missing("min_quantity"))?,
     };
     let record_id = format!("stock.order_point,{id}");
-    let event = StockPolicy {
-        meta: object_meta(instance, "StockPolicy", &record_id, "", row, version),
-        sku: sku.into(),
-        location_id: location.into(),
-        policy_version: version,
-        safety_stock: minimum.or_zero(),
-        oversell: OversellPolicy::Block,
-        ..StockPolicy::default()
-    };
-    Ok(SourceRecord {
-        topic: topic::STOCK_POLICY,
-        key: compound_key(&[sku, location]),
-        event: event.into(),
-    })
+    let meta = object_meta(instance, "StockPolicy", &record_id, "", row, version);
+    Ok(erp::policy(meta, sku, location, minimum))
 }
 
 /// UN/ECE Recommendation 20 codes of common units; another unit keeps its symbol.

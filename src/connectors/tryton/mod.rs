@@ -6,7 +6,7 @@
 //! what a location is, `stock` and `objects` follow the tables with what ERPs share in `connectors/erp`, `listing` lists the orders,
 //! `source` puts them behind [`Source`]. Writing: `sales` takes orders, `lines`
 //! are their lines, `references` what their names are here, `dispatches`, `give_back` and `money` take
-//! shipments, returns and payments, `corrections` sets stock right, `duplicates` cancels a sale that is there twice, `customers` says
+//! shipments, returns and payments, `corrections` sets stock right, `cancellations` takes sales back, `duplicates` one that is there twice, `customers` says
 //! who parties are, `sink` puts them behind [`Sink`]. `fake` is the stand-in.
 //!
 //! Facts about the API are of Tryton 8.2, each seen against a running server:
@@ -30,6 +30,7 @@
 //!   and a move dated in the future counts here at once, in the ERP's reports only then. Neither is
 //!   told; the comparison after the next count names the difference.
 
+mod cancellations;
 mod client;
 mod corrections;
 mod customers;

@@ -8,13 +8,12 @@ use super::client::{Change, Client, Row, Search};
 use super::lines;
 use super::references::{self, busy, create};
 use super::rows;
-use crate::connectors::erp::{affected, agrees, check_order, covers, named, reject, sale_lines};
+use crate::connectors::erp::{agrees, check_order, named, reject, sale_lines};
 use crate::contract::event::{OrderEvent, OrderSnapshot, SinkOutcome};
 use crate::domain::Decimal;
 use crate::domain::money::Currency;
 use crate::pipeline::{Ack, Code, Fault, Stage};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
 
 pub(super) const SALE: &str = "sale.sale";
 /// How a sale is described that was cancelled because its channel said so: the source does not tell
@@ -31,6 +30,7 @@ pub(super) const FIELDS: &[&str] = &[
     "party",
     "shipments",
     "invoices",
+    "comment",
     "_timestamp",
 ];
 
@@ -79,11 +79,11 @@ pub(super) async fn place(
             }
         }
     };
-    let (sale, advanced) = advance(client, event, order, currency, sale, &who).await?;
+    let (sale, advanced) = advance(client, order, currency, sale, &who).await?;
     Ok(ack(event, &sale, changed || advanced))
 }
 
-fn ack(event: &OrderEvent, sale: &Row, changed: bool) -> Ack {
+pub(super) fn ack(event: &OrderEvent, sale: &Row, changed: bool) -> Ack {
     let number = rows::text(sale, "number").map(str::to_owned);
     Ack {
         outcome: match changed {
@@ -143,7 +143,6 @@ async fn values(
 /// Brings the sale as far as the settings say. Tells whether a step was needed.
 async fn advance(
     client: &Client,
-    event: &OrderEvent,
     order: &OrderSnapshot,
     currency: Currency,
     mut sale: Row,
@@ -159,7 +158,7 @@ async fn advance(
             Some("quotation") if client.settings.confirm_orders => "confirm",
             _ => return Ok((sale, stepped)),
         };
-        sale = press(client, event, &sale, step, who).await?;
+        sale = press(client, &sale, step, who).await?;
         stepped = true;
     }
     Err(busy(who))
@@ -186,9 +185,8 @@ fn check_total(
 }
 
 /// One step of the sale's workflow, if it still is where it was seen. Gives the sale as it is then.
-async fn press(
+pub(super) async fn press(
     client: &Client,
-    event: &OrderEvent,
     sale: &Row,
     step: &str,
     who: &str,
@@ -197,8 +195,7 @@ async fn press(
     let made = client
         .change(SALE, step, vec![json!([id])], stamp(SALE, sale))
         .await?;
-    let after = find(client, &event.order_id).await?;
-    let after = after.ok_or_else(|| gone(who))?;
+    let after = again(client, id, who).await?;
     match made {
         Change::Refused(why) if after.get("state") == sale.get("state") => {
             let number = rows::text(sale, "number").unwrap_or("without a number");
@@ -218,9 +215,19 @@ pub(super) fn stamp(model: &str, row: &Row) -> Value {
     json!({"_timestamp": {format!("{model},{}", rows::id(row)): stamp}})
 }
 
-fn gone(who: &str) -> Fault {
-    let message = format!("{who}: its sale in Tryton was deleted meanwhile");
-    Fault::retry(Stage::Write, Code::Unavailable, message)
+/// The sale as it is now.
+async fn again(client: &Client, id: i64, who: &str) -> Result<Row, Fault> {
+    let found = client.search(Search {
+        model: SALE,
+        domain: json!([["id", "=", id]]),
+        order: json!([["id", "ASC"]]),
+        limit: 1,
+        fields: FIELDS,
+    });
+    found.await?.into_iter().next().ok_or_else(|| {
+        let message = format!("{who}: its sale in Tryton was deleted meanwhile");
+        Fault::retry(Stage::Write, Code::Unavailable, message)
+    })
 }
 
 /// Takes an amendment of an order that the ERP has not accepted yet: its draft or quotation is
@@ -242,7 +249,7 @@ pub(super) async fn amend(
         match rows::text(&sale, "state") {
             Some("draft") => {}
             Some("quotation") => {
-                press(client, event, &sale, "draft", &who).await?;
+                press(client, &sale, "draft", &who).await?;
                 continue;
             }
             other => {
@@ -277,141 +284,13 @@ pub(super) async fn amend(
                 return Err(reject(Code::Refused, message));
             }
             Change::Done(_) => {
-                let sale = find(client, &event.order_id).await?;
-                let sale = sale.ok_or_else(|| gone(&who))?;
-                let (sale, _) = advance(client, event, order, currency, sale, &who).await?;
+                let sale = again(client, rows::id(&sale), &who).await?;
+                let (sale, _) = advance(client, order, currency, sale, &who).await?;
                 return Ok(ack(event, &sale, true));
             }
         }
     }
     Err(busy(&who))
-}
-
-/// Takes a decision that an order, or a part of it, is cancelled.
-///
-/// # Errors
-/// A reject when the ERP's own people have to do it: goods are on their way, or a part is cancelled.
-pub(super) async fn cancel(client: &Client, event: &OrderEvent) -> Result<Ack, Fault> {
-    let who = format!("order {}", event.order_id);
-    let affected = affected(event);
-    for _ in 0..STEPS_MAX {
-        let Some(sale) = find(client, &event.order_id).await? else {
-            return Err(too_early(&who));
-        };
-        let state = rows::text(&sale, "state").unwrap_or_default();
-        let number = rows::text(&sale, "number").unwrap_or_default();
-        if affected.is_empty() || state == "cancelled" {
-            return Ok(ack(event, &sale, false));
-        }
-        if !covers(&sold(client, &sale).await?, &affected) {
-            let lines: Vec<&str> = affected.into_keys().collect();
-            let message = format!(
-                "{who}: line {} is cancelled, but not all of the order; change sale {number} in Tryton by hand",
-                lines.join(", ")
-            );
-            return Err(reject(Code::Refused, message));
-        }
-        let made = match state {
-            "draft" | "quotation" => {
-                let id = json!([rows::id(&sale)]);
-                let values = json!({"description": CANCELLED});
-                let marked = client
-                    .change(SALE, "write", vec![id.clone(), values], stamp(SALE, &sale))
-                    .await?;
-                match marked {
-                    Change::Done(_) => client.change(SALE, "cancel", vec![id], json!({})).await?,
-                    other => other,
-                }
-            }
-            "confirmed" => {
-                let id = json!([rows::id(&sale)]);
-                client
-                    .change(SALE, "draft", vec![id], stamp(SALE, &sale))
-                    .await?
-            }
-            _ => {
-                let changed = stop_shipments(client, &sale, &who).await?;
-                return Ok(ack(event, &sale, changed));
-            }
-        };
-        match made {
-            Change::Done(_) | Change::Conflict => {}
-            Change::Refused(why) => {
-                let message = format!("{who}: Tryton refused to cancel sale {number}: {why}");
-                return Err(reject(Code::Refused, message));
-            }
-        }
-    }
-    Err(busy(&who))
-}
-
-/// What a sale has of the lines of its order.
-async fn sold(client: &Client, sale: &Row) -> Result<BTreeMap<String, Decimal>, Fault> {
-    let lines = client.search(Search {
-        model: "sale.line",
-        domain: json!([["sale", "=", rows::id(sale)], ["type", "=", "line"]]),
-        order: json!([["id", "ASC"]]),
-        limit: 1_000,
-        fields: &["note", "quantity"],
-    });
-    let mut sums: BTreeMap<String, Decimal> = BTreeMap::new();
-    for line in lines.await? {
-        if let Some(name) = rows::text(&line, "note") {
-            let quantity = line.get("quantity").and_then(rows::quantity);
-            *sums.entry(name.to_owned()).or_default() += quantity.unwrap_or_default();
-        }
-    }
-    Ok(sums)
-}
-
-/// Cancels the shipments and drafts of invoices of a sale that is being processed. What remains open
-/// in Tryton is for its people to close: it asks them whether to ship and to invoice again. Tells whether
-/// there was something to cancel.
-///
-/// # Errors
-/// As the calls; a reject when some of it is out already.
-pub(super) async fn stop_shipments(client: &Client, sale: &Row, who: &str) -> Result<bool, Fault> {
-    let mut changed = false;
-    for (model, field, over) in [
-        ("stock.shipment.out", "shipments", &["shipped", "done"][..]),
-        ("account.invoice", "invoices", &["posted", "paid"]),
-    ] {
-        let ids = rows::integers(sale, field);
-        if ids.is_empty() {
-            continue;
-        }
-        let found = client.search(Search {
-            model,
-            domain: json!([["id", "in", ids], ["state", "!=", "cancelled"]]),
-            order: json!([["id", "ASC"]]),
-            limit: 1_000,
-            fields: &["state", "number", "_timestamp"],
-        });
-        for row in found.await? {
-            let state = rows::text(&row, "state").unwrap_or_default();
-            let refuse = |why: &str| {
-                let number = rows::text(&row, "number").unwrap_or_default();
-                let message = format!(
-                    "{who} is cancelled, but {model} {number} of sale {} is {state}{why}; take it back in Tryton by hand",
-                    rows::text(sale, "number").unwrap_or_default()
-                );
-                reject(Code::IllegalTransition, message)
-            };
-            if over.contains(&state) {
-                return Err(refuse(""));
-            }
-            let params = vec![json!([rows::id(&row)])];
-            match client
-                .change(model, "cancel", params, stamp(model, &row))
-                .await?
-            {
-                Change::Done(_) => changed = true,
-                Change::Conflict => return Err(busy(who)),
-                Change::Refused(why) => return Err(refuse(&format!(": {why}"))),
-            }
-        }
-    }
-    Ok(changed)
 }
 
 /// The order itself has not come yet, or is not in the ERP for another reason.

@@ -2,10 +2,12 @@
 
 use super::CAPABILITIES;
 use super::client::Client;
-use super::{corrections, customers, dispatches, duplicates, give_back, money, sales};
+use super::{
+    cancellations, corrections, customers, dispatches, duplicates, give_back, money, sales,
+};
 use crate::connectors::erp::{self, Booking, reject, wants_order};
 use crate::contract::event::{CorrectionKind, Event, OrderEvent, OrderEventType};
-use crate::pipeline::{Ack, Capabilities, Code, Delivery, Fault, Inbound, Sink, Stage, Vault};
+use crate::pipeline::{Ack, Capabilities, Code, Delivery, Fault, Inbound, Sink, Vault};
 use std::sync::Arc;
 
 pub(super) struct TrytonSink {
@@ -46,13 +48,7 @@ impl TrytonSink {
             Event::Correction(event) => corrections::take(&self.client, event).await,
             Event::CustomerChanged(event) => match &self.vault {
                 Some(vault) => customers::take(&self.client, vault.as_ref(), event, delivery).await,
-                None => {
-                    let message = format!(
-                        "{} is to keep who customers are, and was given no vault to read that from",
-                        self.instance
-                    );
-                    Err(Fault::halt(Stage::Write, Code::Configuration, message))
-                }
+                None => Err(erp::no_vault(&self.instance)),
             },
             other => Err(no_use(other)),
         }
@@ -60,7 +56,7 @@ impl TrytonSink {
 
     async fn order(&self, event: &OrderEvent) -> Result<Ack, Fault> {
         if event.r#type == OrderEventType::CancelDecided {
-            return sales::cancel(&self.client, event).await;
+            return cancellations::take(&self.client, event).await;
         }
         let Some(order) = &event.order else {
             let message = format!(

@@ -64,6 +64,9 @@ impl Shop {
             "res.partner",
             json!({"name": "Walk-in", "ref": "WALK-IN", "active": true}),
         );
+        make("res.country", json!({"name": "Germany", "code": "DE"}));
+        let state = json!({"name": "Bayern", "code": "BY", "country_id": 1});
+        make("res.country.state", state);
         make(
             "decimal.precision",
             json!({"name": "Product Price", "digits": 4}),
@@ -192,6 +195,21 @@ impl Shop {
             }
         }
         Value::Object(books)
+    }
+
+    /// What is known of a contact; nothing where there is none.
+    pub fn party(&self, code: &str) -> Value {
+        let mut contacts = self.books.tables["res.partner"].values();
+        let Some(row) = contacts.find(|row| row.text("ref") == code) else {
+            return Value::Null;
+        };
+        let text = |name: &str| row.text(name).to_owned();
+        let street = [text("street"), text("street2")].join("\n");
+        let contacts = [text("email"), text("phone")];
+        let contacts: Vec<String> = contacts.into_iter().filter(|c| !c.is_empty()).collect();
+        json!({
+            "name": text("name"), "street": street.trim_end(), "city": text("city"), "contacts": contacts,
+        })
     }
 
     pub fn act(&mut self, action: &Value) -> Result<Value, String> {

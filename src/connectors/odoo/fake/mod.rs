@@ -16,6 +16,7 @@ use crate::connectors::erp::Tables;
 use crate::connectors::fake::{FakeAnswer, FakeApi, FakeRequest, FakeServer};
 use crate::pipeline::{Fake, FakeCall, FakeFault, FakeOptions};
 use acts::Shop;
+use sales::SALE_LINE;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::io;
@@ -142,13 +143,15 @@ impl Api {
     }
 
     /// The tables, with those that are reckoned.
-    fn tables(&self, model: &str) -> Cow<'_, Tables> {
+    fn tables(&self, model: &'static str) -> Cow<'_, Tables> {
         let tables = &self.shop.books.tables;
-        if model != "stock.quant" {
-            return Cow::Borrowed(tables);
-        }
+        let reckoned = match model {
+            "stock.quant" => store::quants(tables),
+            SALE_LINE => self.shop.lines_with_delivered(),
+            _ => return Cow::Borrowed(tables),
+        };
         let mut all = tables.clone();
-        all.insert("stock.quant", store::quants(tables));
+        all.insert(model, reckoned);
         Cow::Owned(all)
     }
 }
@@ -162,6 +165,7 @@ impl Fake for OdooFake {
             "url": self.0.url(), "api_key": self.0.secret_reference(KEY), "timeout_ms": 5_000,
             "channels": {"web": {"warehouse": "Warehouse", "walk_in_customer": "WALK-IN"}},
             "charges": {"SHIPPING": "DELIVERY"}, "taxes": {"STANDARD": "VAT 20%"}, "correct_stock": true,
+            "order_points_are_safety_stock": true,
             "payments": {"journal": "MISC", "clearing_account": "101403", "receivable_account": "121000"},
             "tills": {"Store": {"channel": "store"}},
         })
@@ -204,6 +208,7 @@ impl Fake for OdooFake {
     ///   reference come to, to look at
     /// - `{"ring_up": {SKU: N, …}, "location": WAREHOUSE, "back": {SKU: N, …}, "of": RECEIPT, "paid": {METHOD: AMOUNT, …}}`:
     ///   a receipt of a till; what comes back was sold by that receipt
+    /// - `{"party": REFERENCE}`: name, address, e-mail and phone of a contact, to look at
     /// - `{"faults_on": "changes"}`: from now on only calls that change something show faults
     ///
     /// `"in": NAME` makes it part of a transaction begun by `{"begin": NAME}`, whose rows appear with
@@ -211,6 +216,9 @@ impl Fake for OdooFake {
     /// which otherwise goes on by 0.3 s with each transaction. Answers the ids of lines or rows.
     fn act(&self, action: &Value) -> Result<Value, String> {
         let mut api = self.0.api();
+        if let Some(code) = action["party"].as_str() {
+            return Ok(api.shop.party(code));
+        }
         if action["faults_on"] == "changes" {
             api.faults_on_changes = true;
             return Ok(Value::Null);

@@ -181,22 +181,49 @@ impl Shop {
 
     /// Units of a sale's lines that customers have.
     pub fn delivered(&self, t: &Transaction, sale: i64) -> BTreeMap<i64, f64> {
-        let mut sums: BTreeMap<i64, f64> = BTreeMap::new();
-        for (_, m) in t.rows(MOVE).filter(|(_, m)| m.text("state") == "done") {
-            let line = m.id("sale_line_id");
-            let own = t
-                .get(SALE_LINE, line)
-                .is_some_and(|l| l.id("order_id") == sale);
-            if own {
-                let sign = if m.id("location_dest_id") == CUSTOMER {
-                    1.0
-                } else {
-                    -1.0
-                };
-                *sums.entry(line).or_default() += sign * m.number("quantity");
-            }
+        let of_sale = |line: i64| {
+            let line = t.get(SALE_LINE, line);
+            line.is_some_and(|l| l.id("order_id") == sale)
+        };
+        sent(
+            t.rows(MOVE)
+                .map(|(_, m)| m)
+                .filter(|m| of_sale(m.id("sale_line_id"))),
+        )
+    }
+
+    /// Lines of sales, with what was delivered of each.
+    pub fn lines_with_delivered(&self) -> BTreeMap<i64, Stored> {
+        let tables = &self.books.tables;
+        let moves = tables.get(MOVE).into_iter().flat_map(BTreeMap::values);
+        let sums = sent(moves);
+        let mut lines = tables.get(SALE_LINE).cloned().unwrap_or_default();
+        for (id, line) in &mut lines {
+            let units = sums.get(id).copied().unwrap_or_default();
+            line.values.insert("qty_delivered".into(), json!(units));
         }
-        sums
+        lines
+    }
+
+    /// The line of a sale is of so many units now: what is still to be delivered of it becomes less.
+    pub fn deliver_less(&mut self, t: &mut Transaction, line: i64, units: f64) {
+        let moves: Vec<(i64, Stored)> = t
+            .rows(MOVE)
+            .filter(|(_, m)| m.id("sale_line_id") == line && m.text("state") != "cancel")
+            .map(|(id, m)| (id, m.clone()))
+            .collect();
+        let wanted = |m: &Stored| m.number("product_uom_qty");
+        let mut over = moves.iter().map(|(_, m)| wanted(m)).sum::<f64>() - units;
+        for (moved, m) in moves.iter().filter(|(_, m)| m.text("state") != "done") {
+            let less = wanted(m).min(over).max(0.0);
+            let rest = wanted(m) - less;
+            over -= less;
+            let mut values = json!({"product_uom_qty": rest, "product_qty": rest, "quantity": m.number("quantity").min(rest)});
+            if rest == 0.0 {
+                values["state"] = json!("cancel");
+            }
+            let _ = t.write(MOVE, *moved, values);
+        }
     }
 
     /// People open a return of a line: what the wizard of a delivery makes.
@@ -251,6 +278,20 @@ impl Shop {
         }
         Ok(json!([picking]))
     }
+}
+
+/// Units that customers have, by line of a sale.
+fn sent<'a>(moves: impl Iterator<Item = &'a Stored>) -> BTreeMap<i64, f64> {
+    let mut sums: BTreeMap<i64, f64> = BTreeMap::new();
+    for m in moves.filter(|m| m.text("state") == "done") {
+        let sign = if m.id("location_dest_id") == CUSTOMER {
+            1.0
+        } else {
+            -1.0
+        };
+        *sums.entry(m.id("sale_line_id")).or_default() += sign * m.number("quantity");
+    }
+    sums
 }
 
 /// What a location is for.

@@ -294,6 +294,10 @@ impl Shop {
         let mut made = Vec::new();
         for command in commands.as_array().into_iter().flatten() {
             match command[0].as_i64() {
+                Some(1) => {
+                    let line = command[1].as_i64().unwrap_or_default();
+                    self.rewrite_line(t, id, line, &command[2])?;
+                }
                 Some(2) => t.delete(SALE_LINE, command[1].as_i64().unwrap_or_default()),
                 _ => {
                     let mut line = command[2].clone();
@@ -303,6 +307,36 @@ impl Shop {
             }
         }
         self.set_lines(t, id, &made);
+        Ok(())
+    }
+
+    fn rewrite_line(
+        &mut self,
+        t: &mut Transaction,
+        sale: i64,
+        line: i64,
+        values: &Value,
+    ) -> Result<(), Refused> {
+        let units = values["product_uom_qty"].as_f64();
+        let delivered = self.delivered(t, sale);
+        if units.is_some_and(|u| delivered.get(&line).is_some_and(|d| u < *d)) {
+            return Err(Refused::user(
+                "The ordered quantity of a sale order line cannot be decreased below the amount already delivered.",
+            ));
+        }
+        let mut values = values.clone();
+        if let (Some(_), Value::Null) = (units, &values["price_unit"]) {
+            // The list price of its product, whatever was agreed.
+            let product = t.get(SALE_LINE, line).map_or(0, |l| l.id("product_id"));
+            let list = t
+                .get("product.product", product)
+                .map(|p| p.number("lst_price"));
+            values["price_unit"] = json!(list);
+        }
+        self.rewrite(t, SALE_LINE, line, &values)?;
+        if let Some(units) = units {
+            self.deliver_less(t, line, units);
+        }
         Ok(())
     }
 

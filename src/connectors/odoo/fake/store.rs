@@ -138,6 +138,16 @@ pub(super) const MODELS: &[(&str, &[(&str, Field)])] = &[
             ("company_id", To("res.company")),
         ],
     ),
+    (
+        "stock.warehouse.orderpoint",
+        &[
+            ("product_id", To("product.product")),
+            ("location_id", To("stock.location")),
+            ("product_min_qty", Plain),
+            ("active", Plain),
+            ("company_id", To("res.company")),
+        ],
+    ),
     ("pos.session", &[("name", Plain)]),
     ("pos.config", &[("name", Plain)]),
     ("pos.payment.method", &[("name", Plain), ("type", Plain)]),
@@ -222,6 +232,7 @@ pub(super) const MODELS: &[(&str, &[(&str, Field)])] = &[
             ("discount", Plain),
             ("tax_ids", Many),
             ("qty_invoiced", Plain),
+            ("qty_delivered", Plain),
         ],
     ),
     (
@@ -333,6 +344,23 @@ pub(super) const MODELS: &[(&str, &[(&str, Field)])] = &[
             ("ref", Plain),
             ("active", Plain),
             ("country_code", Plain),
+            ("email", Plain),
+            ("phone", Plain),
+            ("street", Plain),
+            ("street2", Plain),
+            ("zip", Plain),
+            ("city", Plain),
+            ("state_id", To("res.country.state")),
+            ("country_id", To("res.country")),
+        ],
+    ),
+    ("res.country", &[("name", Plain), ("code", Plain)]),
+    (
+        "res.country.state",
+        &[
+            ("name", Plain),
+            ("code", Plain),
+            ("country_id", To("res.country")),
         ],
     ),
     (

@@ -244,7 +244,7 @@ impl Shop {
                 check_lines(&lines)?;
                 let mut sale = json!({
                     "state": "draft", "company": 1, "number": null, "reference": null, "web_id": null,
-                    "web_shop": null, "origin": null, "description": null, "shipment_cost_method": "order",
+                    "web_shop": null, "origin": null, "description": null, "comment": null, "shipment_cost_method": "order",
                     "shipments": [], "shipment_returns": [], "invoices": [],
                 });
                 if let (Some(sale), Some(values)) = (sale.as_object_mut(), values.as_object()) {
@@ -294,7 +294,7 @@ impl Shop {
         let _ = self.change_row(t, model, id, values);
     }
 
-    /// `create` and `delete` of a sale's lines.
+    /// `create`, `write` and `delete` of a sale's lines.
     fn set_lines(&mut self, t: &mut Transaction, sale: i64, commands: &[Value]) {
         for command in commands {
             let rows = command[1].as_array().cloned().unwrap_or_default();
@@ -302,6 +302,10 @@ impl Shop {
                 if command[0] == "delete" {
                     let id = row.as_i64().unwrap_or_default();
                     t.store.tables.get_mut(LINE).and_then(|l| l.remove(&id));
+                    continue;
+                }
+                if command[0] == "write" {
+                    self.change_line(t, row.as_i64().unwrap_or_default(), &command[2]);
                     continue;
                 }
                 let taxes = row["taxes"][0][1].clone();
@@ -323,6 +327,16 @@ impl Shop {
             "tax_amount": amount_value(tax), "total_amount": amount_value(net + tax),
         });
         self.set(t, SALE, sale, values);
+    }
+
+    fn change_line(&mut self, t: &mut Transaction, line: i64, values: &Value) {
+        let mut values = values.clone();
+        if let (Some(quantity), Some(row)) = (values["quantity"].as_f64(), t.store.get(LINE, line))
+        {
+            values["amount"] =
+                amount_value(line_amount(quantity, amount(&row.values["unit_price"])));
+        }
+        self.set(t, LINE, line, values);
     }
 
     /// Presses a button.
@@ -350,7 +364,7 @@ impl Shop {
         }
         self.set(t, model, id, json!({"state": to}));
         match (model, *to) {
-            (SALE, "quotation") => {
+            (SALE, "quotation") if row.values["number"].is_null() => {
                 let next = self.next_id("number of a sale").to_string();
                 self.set(t, SALE, id, json!({"number": next}));
             }

@@ -201,6 +201,7 @@ pub(super) const MODELS: &[(&str, &[(&str, Field)])] = &[
             ("number", Plain),
             ("reference", Plain),
             ("description", Plain),
+            ("comment", Plain),
             ("state", Plain),
             ("company", To("company.company")),
             ("party", To("party.party")),
