@@ -32,6 +32,9 @@ impl KafkaSettings {
             .set("bootstrap.servers", &self.bootstrap)
             .set("client.id", "crossdock")
             .set("reconnect.backoff.max.ms", "2000")
+            // A broker that comes back may not know its topics yet, nor who leads them. The client believes it
+            // until it asks again: by itself after five minutes.
+            .set("topic.metadata.refresh.interval.ms", "10000")
             .set_log_level(RDKafkaLogLevel::Warning);
         let protocol = match (self.tls.is_some(), self.sasl.is_some()) {
             (false, false) => "plaintext",
