@@ -1,13 +1,16 @@
 //! What several subcommands are told alike: which log, which registry, which connectors.
 
 use super::shared;
+use crate::codec::Codec;
 use crate::config::Configuration;
 use crate::connectors;
+use crate::customers::LogVault;
 use crate::demo::Cluster;
 use crate::log::Log;
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::log::kafka::{KafkaLog, KafkaSettings};
 use crate::log::scoped::Scoped;
+use crate::pipeline::{Connector, Vault};
 use crate::registry::{ClientSettings, EmbeddedRegistry, Registry, RegistryClient};
 use crate::topics::Readers;
 use anyhow::{Context, bail};
@@ -213,6 +216,38 @@ fn in_log(log: Arc<dyn Log>) -> anyhow::Result<Arc<dyn Registry>> {
     Ok(Arc::new(
         EmbeddedRegistry::open(log).context("the registry in the log")?,
     ))
+}
+
+/// Hands the vault to those of these connectors, by name, that know who customers are.
+///
+/// # Errors
+/// When there is one and the configuration names no keys, or they are wrong.
+pub fn entrust<'a>(
+    connectors: impl Iterator<Item = (&'a str, &'a Arc<dyn Connector>)>,
+    configuration: &Configuration,
+    log: &Arc<dyn Log>,
+    codec: &Arc<Codec>,
+) -> anyhow::Result<()> {
+    let knowing: Vec<_> = connectors
+        .filter(|(_, connector)| connector.knows_customers())
+        .collect();
+    let Some((first, _)) = knowing.first() else {
+        return Ok(());
+    };
+    let Some(settings) = &configuration.customers else {
+        bail!(
+            "connector {first} is to know who customers are, and no key is named to encrypt that with; write `customers: {{keys: [\"${{env:NAME}}\"]}}` into the configuration, or set its `customers` to false"
+        );
+    };
+    let vault = LogVault::new(log.clone(), codec.clone(), &settings.keys);
+    let vault: Arc<dyn Vault> = match vault {
+        Ok(vault) => Arc::new(vault),
+        Err(wrong) => bail!("{}", wrong.join("; ")),
+    };
+    for (_, connector) in knowing {
+        connector.entrust(vault.clone());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

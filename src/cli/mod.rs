@@ -12,6 +12,7 @@ mod explain;
 mod ledger;
 mod parked;
 mod registry;
+mod replay;
 mod run;
 mod scenario;
 mod schemas;
@@ -51,6 +52,7 @@ enum Command {
     Ledger(ledger::Args),
     Dlq(dlq::Args),
     Parked(parked::Args),
+    Replay(replay::Args),
     Customer(customer::Args),
     /// Lists, describes and checks connectors.
     Connectors(connectors::Args),
@@ -83,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Ledger(args) => ledger::run(&args),
         Command::Dlq(args) => dlq::run(args),
         Command::Parked(args) => parked::run(args),
+        Command::Replay(args) => replay::run(&args),
         Command::Customer(args) => customer::run(&args),
         Command::Connectors(args) => connectors::run(&args),
         Command::Topics(args) => topics::run(args),

@@ -5,9 +5,8 @@ use super::shared;
 use crate::codec::Codec;
 use crate::config::Configuration;
 use crate::contract::{Catalogue, topic};
-use crate::customers::LogVault;
 use crate::log::Log;
-use crate::pipeline::{Connector, ConnectorDescriptor, Vault, Verdict};
+use crate::pipeline::{Connector, ConnectorDescriptor, Verdict};
 use crate::processors::Registered;
 use crate::runtime::Budget;
 use crate::runtime::service::{self, Condition, Job, Service};
@@ -96,7 +95,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     check_topics(&chosen, log.as_ref(), args.bootstrap.config.as_deref())?;
     let registry = connect::configured_registry(&args.registry, &configuration, &log)?;
     let codec = shared::codec(registry);
-    entrust(&chosen, &configuration, &log, &codec)?;
+    let connectors = chosen.iter().filter_map(|task| match task {
+        Chosen::Connector(configured) => Some((&*configured.name, &configured.connector)),
+        Chosen::Processor(_) => None,
+    });
+    connect::entrust(connectors, &configuration, &log, &codec)?;
     let state = args
         .state
         .clone()
@@ -237,40 +240,6 @@ fn choose(names: &[String], configuration: &Configuration) -> anyhow::Result<Vec
         true => Ok(chosen),
         false => bail!("{}", wrong.join("\n")),
     }
-}
-
-/// Hands the vault to the connectors that know who customers are.
-fn entrust(
-    chosen: &[Chosen],
-    configuration: &Configuration,
-    log: &Arc<dyn Log>,
-    codec: &Arc<Codec>,
-) -> anyhow::Result<()> {
-    let knowing: Vec<(&String, &Arc<dyn Connector>)> = chosen
-        .iter()
-        .filter_map(|task| match task {
-            Chosen::Connector(configured) => Some((&configured.name, &configured.connector)),
-            Chosen::Processor(_) => None,
-        })
-        .filter(|(_, connector)| connector.knows_customers())
-        .collect();
-    let Some((first, _)) = knowing.first() else {
-        return Ok(());
-    };
-    let Some(settings) = &configuration.customers else {
-        bail!(
-            "connector {first} is to know who customers are, and no key is named to encrypt that with; write `customers: {{keys: [\"${{env:NAME}}\"]}}` into the configuration, or set its `customers` to false"
-        );
-    };
-    let vault = LogVault::new(log.clone(), codec.clone(), &settings.keys);
-    let vault: Arc<dyn Vault> = match vault {
-        Ok(vault) => Arc::new(vault),
-        Err(wrong) => bail!("{}", wrong.join("; ")),
-    };
-    for (_, connector) in knowing {
-        connector.entrust(vault.clone());
-    }
-    Ok(())
 }
 
 /// Tells every topic that is missing or laid out otherwise than it must be.

@@ -4,17 +4,16 @@ use super::history::{self, Deed, Done, History};
 use super::judge::{Judge, Refusal, SUPERSEDED, digest};
 use super::mend::Mended;
 use super::{Filter, Letter, Letters, Part};
-use crate::codec;
 use crate::contract::event::{
-    Audit, Blob, DeadLetter, DispositionRecord, Event, EventMeta, Origin as MetaOrigin, Outcome,
-    PositionKind, Settled, Text,
+    Audit, Blob, DeadLetter, DispositionRecord, EventMeta, Outcome, Settled, Text,
 };
 use crate::contract::{SINKS, park_key, topic};
-use crate::domain::{Timestamp, compound_key, event_id};
+use crate::desk;
+use crate::domain::{Timestamp, compound_key};
 use crate::log::{LogError, Outgoing, Producer, ProducerSpec};
 use crate::pipeline::{
-    Clock, Fault, Headers, HeadersBuilder, Origin, REDRIVEN_FROM_HEADER, REDRIVES_HEADER, Record,
-    SystemClock,
+    Clock, Fault, Headers, HeadersBuilder, Origin, REDRIVEN_FROM_HEADER, REDRIVES_HEADER,
+    REPLAY_HEADER, Record, SystemClock,
 };
 use crate::processors;
 use serde::Serialize;
@@ -25,9 +24,6 @@ use std::time::{Duration, Instant};
 const BATCH_LETTERS_MAX: usize = 200;
 /// A transaction that is open for longer is aborted by the broker.
 const TRANSACTION_TIME_MAX: Duration = Duration::from_secs(30);
-/// Tries to hand over a record while the producer's queue is full.
-const SEND_TRIES: u32 = 30_000;
-const SEND_WAIT: Duration = Duration::from_millis(1);
 /// How soon a wait ends when the end is asked for.
 const PAUSE: Duration = Duration::from_millis(20);
 const SOURCE: &str = "crossdock/dlq";
@@ -151,7 +147,7 @@ pub fn edit(
     let successor = DeadLetter {
         meta: EventMeta {
             corrects_event_id: Some(letter.dead.meta.event_id),
-            ..meta("DeadLetter", &format!("{}#edit", letter.at), now)
+            ..desk::meta(SOURCE, "DeadLetter", &format!("{}#edit", letter.at), now)
         },
         key: mended.record.key.as_deref().map(Blob::from),
         value: value.map(|v| Blob::from(&v[..])),
@@ -163,7 +159,14 @@ pub fn edit(
     let key = mended.record.key.as_deref().map(String::from_utf8_lossy);
     let key = key.unwrap_or_default().into_owned();
     let to = (&*letter.at.topic, Some(letter.at.partition));
-    send_event(letters, producer.as_mut(), to, &key, &successor.into(), now)?;
+    desk::send_event(
+        letters.codec,
+        producer.as_mut(),
+        to,
+        &key,
+        &successor.into(),
+        now,
+    )?;
     // What waits under the old key waits for nothing any more.
     if key != letter.key() {
         release(letters, producer.as_mut(), letter, &letter.key(), now)?;
@@ -440,7 +443,7 @@ fn send_again(
     now: Timestamp,
 ) -> Result<(), Fault> {
     let mut headers = HeadersBuilder::default();
-    let ours = [REDRIVES_HEADER, REDRIVEN_FROM_HEADER];
+    let ours = [REDRIVES_HEADER, REDRIVEN_FROM_HEADER, REPLAY_HEADER];
     for (name, value) in record
         .headers
         .iter()
@@ -451,7 +454,7 @@ fn send_again(
     headers.push_text(REDRIVES_HEADER, letter.dead.redrive_count + 1);
     headers.push_text(REDRIVEN_FROM_HEADER, &letter.at);
     let headers = headers.build();
-    send(
+    desk::send(
         producer,
         Outgoing {
             topic: &record.origin.topic,
@@ -481,7 +484,7 @@ fn release(
     }
     let topic = letters.catalogue.park_topic(reader);
     let park_key = park_key(&original.topic, key, original.offset);
-    send(
+    desk::send(
         producer,
         Outgoing {
             topic: &topic,
@@ -506,7 +509,12 @@ fn compensate(
         return Ok(());
     };
     let record = DispositionRecord {
-        meta: meta("DispositionRecord", &format!("{}#redrive", letter.at), now),
+        meta: desk::meta(
+            SOURCE,
+            "DispositionRecord",
+            &format!("{}#redrive", letter.at),
+            now,
+        ),
         reader: dead.processor.clone(),
         topic: original.topic.clone(),
         partition: original.partition,
@@ -523,7 +531,7 @@ fn compensate(
     let number = original.partition.to_string();
     let key = compound_key(&[&dead.processor, &original.topic, &number]);
     let to = (topic::OPS_DISPOSITION, None);
-    send_event(letters, producer, to, &key, &record.into(), now)
+    desk::send_event(letters.codec, producer, to, &key, &record.into(), now)
 }
 
 fn audit(
@@ -557,7 +565,7 @@ pub(super) fn audit_of(
     now: Timestamp,
 ) -> Result<(), Fault> {
     let record = Audit {
-        meta: meta("Audit", &format!("{at}#{action}"), now),
+        meta: desk::meta(SOURCE, "Audit", &format!("{at}#{action}"), now),
         actor: actor.name.as_str().into(),
         action: action.into(),
         target: compact_str::format_compact!("{at}"),
@@ -572,59 +580,5 @@ pub(super) fn audit_of(
     };
     let key = history::key(&partition);
     let to = (topic::OPS_AUDIT, None);
-    send_event(letters, producer, to, &key, &record.into(), now)
-}
-
-fn meta(event_type: &str, record_id: &str, now: Timestamp) -> EventMeta {
-    EventMeta {
-        event_id: event_id(SOURCE, 0, record_id, "", event_type),
-        event_type: event_type.into(),
-        source: SOURCE.into(),
-        source_position: now.0,
-        position_kind: PositionKind::TimestampMicros,
-        occurred_at: now,
-        recorded_at: now,
-        tenant_id: "default".into(),
-        correlation_id: record_id.into(),
-        origin: MetaOrigin::Manual,
-        ..EventMeta::default()
-    }
-}
-
-fn send_event(
-    letters: &Letters<'_>,
-    producer: &mut (dyn Producer + 'static),
-    (topic, partition): (&str, Option<i32>),
-    key: &str,
-    event: &Event,
-    now: Timestamp,
-) -> Result<(), Fault> {
-    let mut value = Vec::new();
-    letters.codec.encode(topic, event, &mut value)?;
-    let headers = codec::headers(topic, event, key, None);
-    send(
-        producer,
-        Outgoing {
-            topic,
-            partition,
-            key: Some(key.as_bytes()),
-            value: Some(&value),
-            headers: &headers,
-            timestamp_ms: now.as_millis(),
-        },
-    )
-}
-
-pub(super) fn send(
-    producer: &mut (dyn Producer + 'static),
-    record: Outgoing<'_>,
-) -> Result<(), Fault> {
-    for _ in 0..SEND_TRIES {
-        match producer.send(record) {
-            Err(LogError::QueueFull) => producer.poll(SEND_WAIT),
-            other => return Ok(other?),
-        }
-    }
-    let topic = record.topic;
-    Err(LogError::TimedOut(format!("no room to send to {topic}")).into())
+    desk::send_event(letters.codec, producer, to, &key, &record.into(), now)
 }

@@ -3,11 +3,12 @@
 //! A letter lives for thirty days, the place that it holds in the line of its key for ever: what waits behind it
 //! is never sent past it by time alone. Somebody who knows what became of the record lets the key go.
 
-use super::act::{Actor, audit_of, producer, send};
+use super::act::{Actor, audit_of, producer};
 use super::history::{Deed, Done, History};
 use super::judge::Refusal;
 use super::{Letters, Part};
 use crate::contract::park_key;
+use crate::desk;
 use crate::log::{Outgoing, TopicPartition};
 use crate::pipeline::{Clock, Fault, Headers, Origin, SystemClock};
 use std::collections::{HashMap, HashSet};
@@ -117,7 +118,7 @@ pub fn release(
         headers: &Headers::default(),
         timestamp_ms: now.as_millis(),
     };
-    send(producer.as_mut(), tombstone)?;
+    desk::send(producer.as_mut(), tombstone)?;
     if let Some(letter) = &open {
         audit_of(
             letters,

@@ -11,6 +11,7 @@ mod fault;
 mod inbox;
 mod processor;
 mod record;
+pub mod rehearsal;
 pub mod requests;
 mod sink;
 mod source;
@@ -28,7 +29,9 @@ pub use processor::{
     State,
 };
 pub(crate) use record::pack_header;
-pub use record::{Headers, HeadersBuilder, Origin, REDRIVEN_FROM_HEADER, REDRIVES_HEADER, Record};
+pub use record::{
+    Headers, HeadersBuilder, Origin, REDRIVEN_FROM_HEADER, REDRIVES_HEADER, REPLAY_HEADER, Record,
+};
 pub use sink::{Ack, Capabilities, Delivery, Idempotency, Sent, Sink};
 pub use source::{Cursor, Source, SourceBatch, SourceOrigin, SourceRecord, SourceReject};
 pub use vault::{Address, Person, Vault};

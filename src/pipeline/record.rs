@@ -8,6 +8,8 @@ use std::sync::Arc;
 pub const REDRIVES_HEADER: &str = "crossdock-redrives";
 /// Header that names the dead letter which a record was redriven from.
 pub const REDRIVEN_FROM_HEADER: &str = "crossdock-redriven-from";
+/// Header of a record that a sink is given once more, for itself alone: the name of the replay.
+pub const REPLAY_HEADER: &str = "crossdock-replay";
 
 /// Where a record stands in the log: enough to find it again.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +51,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether it is given to a sink once more.
+    pub fn is_replayed(&self) -> bool {
+        self.headers.text(REPLAY_HEADER).is_some()
+    }
+
     /// A copy that shares no buffer with other records.
     pub fn detached(&self) -> Record {
         Record {

@@ -134,6 +134,13 @@ pub trait Sink: Send + Sync {
     fn doubted(&self, _inbound: &Inbound) -> Vec<SourceRecord> {
         Vec::new()
     }
+    /// Whether [`Sink::write`] looks at the target for what this record would bring about before it changes
+    /// anything there, and makes every such change under [`rehearsal::hold`](super::rehearsal::hold). Then a
+    /// [rehearsal](super::rehearsal::rehearsed) of it tells what the record would change; where this is
+    /// `false`, nobody can tell but by receipts.
+    fn looks_first(&self, _inbound: &Inbound) -> bool {
+        false
+    }
     /// How urgent a delivery is among those waiting; smaller goes first. Stock-outs, for example.
     fn urgency(&self, _inbound: &Inbound) -> u8 {
         1

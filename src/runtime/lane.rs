@@ -6,10 +6,14 @@ use super::parking::{Parked, Parking};
 use super::partition::Partition;
 use super::queue::{Doubt, Kind, Waiting};
 use crate::codec::Codec;
-use crate::contract::event::{Event, EventRef, Outcome, SinkOutcome, SinkReceipt, Text};
+use crate::contract::event::{
+    DeadLetter, Event, EventRef, Outcome, SinkOutcome, SinkReceipt, Text,
+};
 use crate::contract::receipt_key;
 use crate::domain::Timestamp;
-use crate::pipeline::{Ack, Fault, Headers, Origin, Record, Sent, SourceRecord, State, Verdict};
+use crate::pipeline::{
+    Ack, Fault, Headers, Origin, REPLAY_HEADER, Record, Sent, SourceRecord, State, Verdict,
+};
 use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
 use rustc_hash::FxBuildHasher;
@@ -132,10 +136,13 @@ impl Lane {
         if !parked.take_in(wait, scratch, now)? {
             return Ok(false);
         }
-        let mut letters = Vec::new();
+        let (mut letters, mut strays) = (Vec::new(), Vec::new());
         for (key, value) in parked.shard.iter() {
             match codec.decode(&held(park_topic, key, value)) {
-                Ok(Event::DeadLetter(letter)) => letters.push(letter),
+                Ok(Event::DeadLetter(letter)) if !comes_by_itself(&letter, self.committed_to) => {
+                    letters.push(letter);
+                }
+                Ok(Event::DeadLetter(letter)) => strays.extend(place_of(&letter)),
                 Err(fault) if fault.verdict != Verdict::Reject => return Err(fault),
                 other => {
                     let cause = other.err();
@@ -146,6 +153,9 @@ impl Lane {
         self.parked_to = parked.confirmed();
         self.parked = None;
         self.parking.restore(letters.into_iter());
+        for (key, offset) in strays {
+            self.parking.strike(&key, offset);
+        }
         Ok(known)
     }
 
@@ -185,8 +195,11 @@ impl Lane {
         self.settled.insert(offset, settled);
     }
 
-    /// Settles a record, be it one that was parked and passed before.
+    /// Settles a record, be it one that was parked and passed before. One that is replayed has been settled.
     pub fn conclude(&mut self, record: &Record, outcome: Outcome, reason: Option<&'static str>) {
+        if record.is_replayed() {
+            return;
+        }
         if record.origin.offset >= self.committed_to {
             self.settle(record, outcome, reason);
         } else {
@@ -194,7 +207,8 @@ impl Lane {
         }
     }
 
-    /// Settles a record that can never succeed, and holds its key up where the catalogue says so.
+    /// Settles a record that can never succeed, and holds its key up where the catalogue says so. One that is
+    /// replayed holds nothing up: what follows it was sent long ago.
     pub fn bury(
         &mut self,
         key: Option<&Text>,
@@ -205,7 +219,10 @@ impl Lane {
     ) {
         self.conclude(record, Outcome::DeadLettered, Some(fault.code.as_str()));
         // The place of a key without measure would itself be too large to be written.
-        let is_placed = |key: &&Text| self.kind.blocks_key && key.len() <= PLACED_KEY_BYTES_MAX;
+        let is_placed = |key: &&Text| {
+            let fits = key.len() <= PLACED_KEY_BYTES_MAX;
+            self.kind.blocks_key && fits && !record.is_replayed()
+        };
         if let Some(key) = key.filter(is_placed) {
             let place = Parked::dead(record, now, &fault, attempts);
             self.parking.put(key, place, now);
@@ -223,6 +240,27 @@ impl Lane {
     pub fn tell(&mut self, record: &Record, facts: Vec<SourceRecord>) {
         let offset = record.origin.offset;
         self.facts.entry(offset).or_default().extend(facts);
+    }
+
+    /// Takes in a record that is given to the sink once more. Returns its key; nothing where it stands in the
+    /// line, or the sink has yet to come to it.
+    pub fn replay(&mut self, letter: DeadLetter, now: Timestamp) -> Option<Text> {
+        if comes_by_itself(&letter, self.committed_to) {
+            let (key, offset) = place_of(&letter)?;
+            self.parking.strike(&key, offset);
+            return None;
+        }
+        let (key, parked, _) = Parked::restored(letter)?;
+        for older in self.parking.put_replayed(&key, parked, now)? {
+            self.conclude(&older.record, Outcome::Superseded, Some(REPLACED));
+        }
+        Some(key)
+    }
+
+    /// Offset of the last record of `key` that was called for, or meant to be.
+    pub fn called_for(&self, codec: &Codec, key: &Text) -> Option<i64> {
+        let (latest, _) = self.latest(codec, key);
+        latest.map(|receipt| receipt.source_event.offset)
     }
 
     /// Puts a record in its place in the line of its key.
@@ -405,6 +443,18 @@ impl Seen {
             _ => Doubt::Possible,
         }
     }
+}
+
+/// Whether it is a replay of a record that the sink has yet to come to.
+fn comes_by_itself(letter: &DeadLetter, committed_to: i64) -> bool {
+    let offset = letter.original.as_ref().map(|o| o.offset);
+    letter.headers.contains_key(REPLAY_HEADER) && offset.is_none_or(|o| o >= committed_to)
+}
+
+/// Key and offset of the record in a letter.
+fn place_of(letter: &DeadLetter) -> Option<(Text, i64)> {
+    let key = std::str::from_utf8(&letter.key.as_ref()?.0).ok()?;
+    Some((Text::from(key), letter.original.as_ref()?.offset))
 }
 
 /// An entry of the park topic, as it was read.

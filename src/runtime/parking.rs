@@ -35,8 +35,6 @@ pub(super) struct Parking {
     gone: Vec<Text>,
     /// Keys that a call is under way for, or about to be.
     trying: usize,
-    /// Places of dead letters.
-    dead: usize,
     size: Size,
 }
 
@@ -191,7 +189,6 @@ impl Parking {
             unsaved: BTreeMap::new(),
             gone: Vec::new(),
             trying: 0,
-            dead: 0,
             size: Size::default(),
         }
     }
@@ -234,11 +231,6 @@ impl Parking {
     /// Whether later records of `key` must stand in its line.
     pub fn holds(&self, key: &Text) -> bool {
         !self.lines.is_empty() && self.lines.contains_key(key)
-    }
-
-    /// Whether some key waits for what becomes of a dead letter.
-    pub fn has_dead(&self) -> bool {
-        self.dead > 0
     }
 
     /// Puts a record in its place in the line of its key, not to be tried before `until` if it is the first
@@ -286,6 +278,33 @@ impl Parking {
         replaced
     }
 
+    /// Puts a record that is given to the sink once more into the line of its key, to be tried at once if it
+    /// is the first there; it stands in the park topic already. Returns what it replaces; `None` when it
+    /// stands in the line.
+    pub fn put_replayed(
+        &mut self,
+        key: &Text,
+        parked: Parked,
+        now: Timestamp,
+    ) -> Option<Vec<Parked>> {
+        let offset = parked.offset();
+        let line = self.lines.get(key);
+        if line.is_some_and(|l| l.waiting.iter().any(|p| p.offset() == offset)) {
+            return None;
+        }
+        // It was asked for again before its end was written down.
+        let name = park_key(&self.topic, key, offset);
+        self.gone.retain(|gone| *gone != name);
+        let replaced = self.put(key, parked, now);
+        self.unsaved.remove(&offset);
+        Some(replaced)
+    }
+
+    /// Takes an entry that is nobody's out of the park topic.
+    pub fn strike(&mut self, key: &Text, offset: i64) {
+        self.gone.push(park_key(&self.topic, key, offset));
+    }
+
     /// The first dead letter that holds up `key` is sent again as `record`, which takes its place, at once
     /// where nothing stands before it: letters of a key are redriven in its order. `false` when nothing is
     /// held up by a dead letter.
@@ -310,18 +329,22 @@ impl Parking {
         true
     }
 
-    /// Nothing will come of the dead letter whose place in the line of `key` is `offset`: the key goes on.
+    /// A tombstone stands in the park topic for the entry of `key` at `offset`. Where that is the place of a
+    /// dead letter, nothing will come of it: the key goes on, and `true` is told. Where a record still waits
+    /// there, which was asked for again while it ended, it is written anew.
     pub fn release(&mut self, key: &Text, offset: i64, now: Timestamp) -> bool {
         let Some(line) = self.lines.get_mut(key) else {
             return false;
         };
         let found = line.waiting.iter();
-        let found = found
-            .enumerate()
-            .find(|(_, p)| p.is_dead && p.offset() == offset);
-        let Some(at) = found.map(|(at, _)| at) else {
+        let found = found.enumerate().find(|(_, p)| p.offset() == offset);
+        let Some((at, is_dead)) = found.map(|(at, p)| (at, p.is_dead)) else {
             return false;
         };
+        if !is_dead {
+            self.unsaved.insert(offset, key.clone());
+            return false;
+        }
         let Some(mut dead) = line.waiting.remove(at) else {
             return false;
         };
@@ -475,15 +498,13 @@ impl Parking {
     }
 
     fn count(&mut self, parked: &Parked, comes: bool) {
-        let count = match parked.is_dead {
-            true => &mut self.dead,
-            false => &mut self.size.records,
-        };
+        // The place of a dead letter is no record.
+        let count = usize::from(!parked.is_dead);
         if comes {
-            *count += 1;
+            self.size.records += count;
             self.size.bytes += parked.bytes();
         } else {
-            *count -= 1;
+            self.size.records -= count;
             self.size.bytes = self.size.bytes.saturating_sub(parked.bytes());
         }
     }

@@ -222,6 +222,11 @@ impl Queue {
         })
     }
 
+    /// Whether a call for `key` is under way, whatever the topic.
+    pub fn is_called(&self, key: &Text) -> bool {
+        self.called.contains(key)
+    }
+
     /// Takes what waits of `key` in a topic, in order. No call may be under way for it.
     pub fn take_line(&mut self, topic: &Arc<str>, key: &Text) -> Vec<Waiting> {
         let place = (topic.clone(), key.clone());

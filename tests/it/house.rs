@@ -203,6 +203,14 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "log",
             "state",
             "processors",
+            "desk",
+        ],
+    ),
+    ("desk", &["domain", "contract", "pipeline", "codec", "log"]),
+    (
+        "replay",
+        &[
+            "domain", "contract", "pipeline", "codec", "log", "runtime", "parked", "dlq", "desk",
         ],
     ),
     (

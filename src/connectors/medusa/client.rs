@@ -4,7 +4,7 @@ use super::Settings;
 use super::orders::{FIELDS, Whole};
 use crate::connectors::http;
 use crate::domain::Timestamp;
-use crate::pipeline::{Code, Fault, Stage};
+use crate::pipeline::{Code, Fault, Stage, rehearsal};
 use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -224,6 +224,7 @@ impl Client {
         &self,
         levels: impl Iterator<Item = &'a Level> + Clone,
     ) -> Result<u16, Fault> {
+        rehearsal::hold(|| "set inventory levels".to_owned())?;
         let of = |create: bool| -> Vec<Value> {
             let chosen = levels.clone().filter(|l| l.create == create);
             chosen.map(|l| json!({"inventory_item_id": l.item, "location_id": l.location, "stocked_quantity": l.stocked})).collect()
@@ -337,6 +338,7 @@ impl Client {
     }
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, Fault> {
+        rehearsal::hold(|| format!("POST {path}"))?;
         let request = self.request(reqwest::Method::POST, path).json(body);
         let answer = http::send(&self.name, request).await?;
         // What was done answers with the object; anything else does not say that it was.
@@ -351,6 +353,7 @@ impl Client {
     }
 
     pub(super) async fn delete(&self, path: &str) -> Result<(), Fault> {
+        rehearsal::hold(|| format!("DELETE {path}"))?;
         let request = self.request(reqwest::Method::DELETE, path);
         http::send(&self.name, request).await.map(|_| ())
     }

@@ -132,7 +132,10 @@ impl Storefront for Shop {
                 Some(item) if p.unchanged && item.shown(&places) == p.quantity => {
                     results[p.index] = Some(Ok(p.found(&item.id)));
                 }
-                Some(item) => sent.push((p, item.levels_for(p.quantity, &places))),
+                Some(item) => {
+                    p.tell(item.shown(&places));
+                    sent.push((p, item.levels_for(p.quantity, &places)));
+                }
                 None => {
                     let message = format!(
                         "the shop has no inventory item with SKU {}; create it there, then redrive",

@@ -8,7 +8,7 @@ use super::rows;
 use super::settings::Settings;
 use crate::connectors::erp::{Row, Tally};
 use crate::connectors::http;
-use crate::pipeline::{Code, Fault, Stage, Verdict};
+use crate::pipeline::{Code, Fault, Stage, Verdict, rehearsal};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -158,6 +158,7 @@ impl Client {
         method: &str,
         arguments: Value,
     ) -> Result<Change, Fault> {
+        rehearsal::hold(|| format!("{method} {model}"))?;
         self.call(model, method, arguments, true).await
     }
 

@@ -2,7 +2,7 @@
 
 use super::Settings;
 use crate::connectors::http;
-use crate::pipeline::{Code, Fault, Stage};
+use crate::pipeline::{Code, Fault, Stage, rehearsal};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -87,6 +87,7 @@ impl Client {
     /// A rejection is the provider's final word on this key; a retry says nothing about the effect.
     /// Cancelling may leave the call done.
     pub async fn post(&self, path: &str, form: &Parameters, key: &str) -> Result<Value, Fault> {
+        rehearsal::hold(|| format!("POST {path}"))?;
         let request = self
             .request(reqwest::Method::POST, path)
             .header("idempotency-key", key)

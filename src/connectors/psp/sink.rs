@@ -139,6 +139,10 @@ impl Sink for PspSink {
             && refund.psp.as_deref() == Some(&self.client.settings.name)
     }
 
+    fn looks_first(&self, _: &Inbound) -> bool {
+        true
+    }
+
     /// Money that has left does not come back.
     fn is_meant_first(&self, _: &Inbound) -> bool {
         true

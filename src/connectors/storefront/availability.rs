@@ -2,7 +2,7 @@
 
 use crate::contract::event::{Event, SinkOutcome};
 use crate::domain::Decimal;
-use crate::pipeline::{Ack, Code, Delivery, Fault, Inbound, Stage};
+use crate::pipeline::{Ack, Code, Delivery, Fault, Inbound, Stage, rehearsal};
 
 /// A quantity to publish.
 pub struct Publish {
@@ -14,8 +14,8 @@ pub struct Publish {
     pub quantity: i64,
     /// Version of the availability.
     pub version: i64,
-    /// Whether the same quantity was sent before: it needs to be sent again only if the storefront
-    /// shows another, because its own orders or people changed it since.
+    /// Whether the same quantity was sent before, or may have been: it needs to be sent again only if the
+    /// storefront shows another, because its own orders or people changed it since.
     pub unchanged: bool,
 }
 
@@ -65,13 +65,19 @@ pub fn plan(batch: &[&Delivery]) -> (Vec<Option<Result<Ack, Fault>>>, Vec<Publis
             sku: event.sku.to_string(),
             quantity,
             version: event.ats_version,
-            unchanged: sent.is_some_and(|s| s.digest.as_deref() == Some(&*quantity.to_string())),
+            unchanged: delivery.in_doubt
+                || sent.is_some_and(|s| s.digest.as_deref() == Some(&*quantity.to_string())),
         });
     }
     (results, publish)
 }
 
 impl Publish {
+    /// Says that the storefront, which shows `shown`, is about to show this.
+    pub fn tell(&self, shown: i64) {
+        rehearsal::tell(|| format!("stock of {}: {shown} → {}", self.sku, self.quantity));
+    }
+
     /// The acknowledgement of a quantity that the storefront took.
     pub fn acked(&self, external_id: &str, status: u16) -> Ack {
         Ack {

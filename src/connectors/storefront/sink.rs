@@ -148,6 +148,10 @@ impl<S: Storefront> Sink for StorefrontSink<S> {
         matches!(inbound.event, Event::RefundEvent(_) | Event::OrderState(_))
     }
 
+    fn looks_first(&self, _: &Inbound) -> bool {
+        true
+    }
+
     fn urgency(&self, inbound: &Inbound) -> u8 {
         availability::urgency(inbound)
     }

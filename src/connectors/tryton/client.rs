@@ -8,7 +8,7 @@ use super::settings::Settings;
 pub(super) use crate::connectors::erp::Row;
 use crate::connectors::erp::configuration;
 use crate::connectors::http;
-use crate::pipeline::{Code, Fault, Stage, Verdict};
+use crate::pipeline::{Code, Fault, Stage, Verdict, rehearsal};
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -128,6 +128,7 @@ impl Client {
         params: Vec<Value>,
         context: Value,
     ) -> Result<Change, Fault> {
+        rehearsal::hold(|| format!("{method} {model}"))?;
         match self.send(model, method, params, context, true).await {
             Ok(answer) => Ok(Change::Done(answer)),
             Err(Trouble::Refused(why)) => Ok(Change::Refused(why)),

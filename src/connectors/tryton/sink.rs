@@ -106,6 +106,12 @@ impl Sink for TrytonSink {
         }
     }
 
+    /// An amendment is written anew without a look at what the sale says.
+    fn looks_first(&self, inbound: &Inbound) -> bool {
+        let amends = |e: &OrderEvent| e.r#type == OrderEventType::Amended;
+        !matches!(&inbound.event, Event::OrderEvent(e) if amends(e))
+    }
+
     async fn write(&self, batch: &[Delivery]) -> Vec<Result<Ack, Fault>> {
         let mut results = Vec::with_capacity(batch.len());
         for delivery in batch {

@@ -4,7 +4,7 @@ use super::Settings;
 use super::orders::FIELDS;
 use crate::connectors::http::{self, RawAnswer};
 use crate::domain::Timestamp;
-use crate::pipeline::{Code, Fault, Stage, Verdict};
+use crate::pipeline::{Code, Fault, Stage, Verdict, rehearsal};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -298,6 +298,9 @@ impl Client {
 
     /// Calls the API, logging in when there is no session or it has gone.
     pub(super) async fn call(&self, query: &str, variables: Value) -> Result<Value, Fault> {
+        if query.starts_with("mutation") {
+            rehearsal::hold(|| named(query))?;
+        }
         let body = json!({"query": query, "variables": variables});
         let mut token = self.token(None).await?;
         let mut renewed = false;
@@ -434,4 +437,13 @@ impl Client {
     pub(super) fn says(&self, what: &str) -> String {
         format!("{} {what}", self.name)
     }
+}
+
+/// The name of a mutation's first field.
+fn named(mutation: &str) -> String {
+    let field = mutation
+        .split_once('{')
+        .map_or(mutation, |(_, field)| field);
+    let name = field.split(|c: char| !c.is_alphanumeric()).next();
+    name.unwrap_or_default().to_owned()
 }

@@ -120,6 +120,7 @@ impl Storefront for Shop {
                     results[p.index] = Some(Ok(p.found(&variant.id)));
                 }
                 Some([variant]) => {
+                    p.tell(variant.shown());
                     let to_set = variant.stock_for(p.quantity, &places);
                     if to_set.on_hand.iter().any(|(_, q)| *q > ON_HAND_MAX) {
                         let message = format!(

@@ -7,6 +7,7 @@ use super::SinkTask;
 use super::calls::Finished;
 use crate::contract::event::{Outcome, SinkOutcome, Text};
 use crate::domain::Timestamp;
+use crate::log::TopicPartition;
 use crate::pipeline::{Ack, Code, Fault, Stage, Verdict};
 
 impl SinkTask {
@@ -86,7 +87,11 @@ impl SinkTask {
     /// The target has refused the record for good.
     fn rejected(&mut self, key: &Text, waiting: &Waiting, fault: Fault, now: Timestamp) {
         self.is_well(now);
-        let facts = self.sink.refused(&waiting.inbound, &fault);
+        // What is replayed has been told of.
+        let facts = match waiting.inbound.record.is_replayed() {
+            true => Vec::new(),
+            false => self.sink.refused(&waiting.inbound, &fault),
+        };
         let (code, cause) = (fault.code, fault.message.clone());
         let is_meant_first = self.sink.is_meant_first(&waiting.inbound);
         let Some(lane) = self.lanes.get_mut(&waiting.partition) else {
@@ -112,7 +117,7 @@ impl SinkTask {
         if facts.is_empty() {
             tracing::warn!(sink = self.name, key = %key, %code, cause, "record dead-lettered");
             lane.bury(Some(key), record, fault, waiting.attempt, now);
-            self.queue_up(key, waiting, now);
+            self.queue_up(key, &waiting.partition, now);
         } else {
             tracing::warn!(sink = self.name, key = %key, %code, cause, "refused, which is told");
             lane.refused(record, code.as_str(), facts);
@@ -205,11 +210,16 @@ impl SinkTask {
     /// Tries the record again at `until`, where it waited before.
     fn again(&mut self, key: &Text, waiting: Waiting, fault: &Fault, until: Timestamp) {
         let offset = waiting.inbound.record.origin.offset;
-        if let Some(lane) = self.lanes.get_mut(&waiting.partition)
-            && lane.parking.tried(key, offset).is_some()
-        {
-            lane.parking.failed(key, fault, waiting.attempt, until);
-            return;
+        if let Some(lane) = self.lanes.get_mut(&waiting.partition) {
+            if lane.parking.tried(key, offset).is_some() {
+                lane.parking.failed(key, fault, waiting.attempt, until);
+                return;
+            }
+            // What is replayed came while the call was under way.
+            if lane.parking.holds(key) {
+                self.park(key, &waiting, fault, until, self.clock.now());
+                return;
+            }
         }
         let urgency = self.sink.urgency(&waiting.inbound);
         self.queue.delay(key.clone(), waiting, until, urgency);
@@ -230,18 +240,18 @@ impl SinkTask {
         if let Some(lane) = self.lanes.get_mut(&waiting.partition) {
             lane.park(key, parked, fault.code.as_str(), until);
         }
-        self.queue_up(key, waiting, now);
+        self.queue_up(key, &waiting.partition, now);
     }
 
     /// Moves what waits of a key behind what is parked of it, where its key is held up.
-    fn queue_up(&mut self, key: &Text, waiting: &Waiting, now: Timestamp) {
-        let Some(lane) = self.lanes.get_mut(&waiting.partition) else {
+    pub(super) fn queue_up(&mut self, key: &Text, partition: &TopicPartition, now: Timestamp) {
+        let Some(lane) = self.lanes.get_mut(partition) else {
             return;
         };
         if !lane.parking.holds(key) {
             return;
         }
-        for later in self.queue.take_line(&waiting.partition.topic, key) {
+        for later in self.queue.take_line(&partition.topic, key) {
             let record = &later.inbound.record;
             if lane.parking.tried(key, record.origin.offset).is_some() {
                 lane.parking.put_off(key, now);

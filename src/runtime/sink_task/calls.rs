@@ -73,7 +73,11 @@ impl SinkTask {
         let Some(lane) = self.lanes.get_mut(partition) else {
             return;
         };
-        if lane.is_overtaken(&self.codec, key) {
+        // What is replayed may come while a call for a later record is under way, whose end decides whether it
+        // is sent at all.
+        let first = lane.parking.first(key);
+        let is_replayed = first.is_some_and(|p| p.record.is_replayed());
+        if (is_replayed && self.queue.is_called(key)) || lane.is_overtaken(&self.codec, key) {
             lane.parking.put_off(key, now.plus(self.backoff.first));
             return;
         }
@@ -102,6 +106,15 @@ impl SinkTask {
                 return;
             }
         };
+        let is_newer_known = || {
+            let called_for = lane.called_for(&self.codec, key);
+            called_for > Some(record.origin.offset) || lane.parking.has_newer(key)
+        };
+        if is_replayed && lane.kind.whole_state && is_newer_known() {
+            tracing::info!(sink = self.name, key = %key, record = %record.origin, "not replayed: a newer state of the key was sent, or waits");
+            lane.parking.ended(key, now);
+            return;
+        }
         let inbound = Inbound { record, event };
         // An edit may have made it somebody else's.
         if !self.sink.wants(&inbound) {
@@ -116,7 +129,11 @@ impl SinkTask {
             inbound,
             attempt: attempts,
             since,
-            doubt: Doubt::None,
+            // What is replayed has been told of.
+            doubt: match is_replayed {
+                true => Doubt::Told,
+                false => Doubt::None,
+            },
         };
         // Nothing else of the key waits there: what came later stands in the line.
         let replaced = self.queue.push(key.clone(), waiting, urgency);
@@ -176,10 +193,12 @@ impl SinkTask {
                 (Doubt::None, Some(seen)) if seen.tells_of(offset, is_parked) => seen.doubt(offset),
                 (doubt, _) => doubt,
             };
+            // What is replayed is looked for at the target, whatever was sent.
+            let sent = last.sent.filter(|_| !waiting.inbound.record.is_replayed());
             let delivery = Delivery {
                 key,
                 inbound: waiting.inbound,
-                sent: last.sent,
+                sent,
                 attempt: waiting.attempt + 1,
                 in_doubt: doubt != Doubt::None,
             };

@@ -118,7 +118,8 @@ impl SinkTask {
             let passed = |r: &Record| r.origin.offset < point;
             for (record, fault, attempts) in lane.dead.iter().filter(|(r, _, _)| passed(r)) {
                 let tried = (fault, *attempts as i32);
-                let blocks_key = lane.kind.blocks_key && record.key.is_some();
+                let is_held = lane.kind.blocks_key && !record.is_replayed();
+                let blocks_key = is_held && record.key.is_some();
                 self.outbox
                     .dead_letter(producer, record, tried, blocks_key, now)?;
             }

@@ -1,14 +1,18 @@
-//! Keys that wait for what becomes of a dead letter: `crossdock dlq discard` takes the letter's place out of
-//! the park topic, which is how the sink hears of it, wherever it runs.
+//! What others write into the park topic, which is how a sink hears of it, wherever it runs.
 //!
-//! The topic is followed only while such keys are owned.
+//! `crossdock dlq discard` takes the place of a dead letter out: its key goes on. `crossdock replay` puts
+//! records in: each takes its place in the line of its key, so whoever owns the key sends it, within the
+//! target's budget, and what comes meanwhile waits behind it. What the sink writes there itself is passed
+//! over.
 
+use super::super::lane::Lane;
 use super::SinkTask;
-use crate::contract::event::Text;
+use crate::contract::event::{Event, Text};
 use crate::contract::parked_place;
 use crate::domain::Timestamp;
 use crate::log::{Isolation, Offset, Reader, TopicPartition};
-use crate::pipeline::Fault;
+use crate::pipeline::{Fault, Verdict};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How often is looked.
@@ -26,13 +30,8 @@ pub(super) struct Releases {
 }
 
 impl SinkTask {
-    /// Lets go keys whose dead letter was discarded.
+    /// Lets go keys whose dead letter was discarded, and takes in what is replayed.
     pub(super) fn follow_releases(&mut self, now: Timestamp) -> Result<(), Fault> {
-        let held = self.lanes.values().any(|l| l.parking.has_dead());
-        if !held {
-            self.releases = Releases::default();
-            return Ok(());
-        }
         let rests = now.since(self.releases.looked_at) < LOOK_INTERVAL;
         if rests && now >= self.releases.looked_at {
             return Ok(());
@@ -44,14 +43,41 @@ impl SinkTask {
         };
         let mut records = Vec::new();
         reader.poll(LOOK_RECORDS, Duration::ZERO, &mut records)?;
-        for record in records.iter().filter(|r| r.value.is_none()) {
+        if records.len() >= LOOK_RECORDS {
+            // There is more.
+            self.releases.looked_at = Timestamp::default();
+        }
+        for record in records {
+            let is_of_others = record.value.is_none() || record.is_replayed();
             let key = record.key.as_deref().map(std::str::from_utf8);
             let Some((topic, key, offset)) = key.and_then(Result::ok).and_then(parked_place) else {
                 continue;
             };
             let input = TopicPartition::new(topic, record.origin.partition);
-            let lane = self.lanes.get_mut(&input);
-            if lane.is_some_and(|l| l.parking.release(&Text::from(key), offset, now)) {
+            // What a lane was restored from tells it nothing new.
+            let is_new = |lane: &&mut Lane| lane.ready() && record.origin.offset >= lane.parked_to;
+            let lane = self.lanes.get_mut(&input).filter(is_new);
+            let Some(lane) = lane.filter(|_| is_of_others) else {
+                continue;
+            };
+            if record.value.is_some() {
+                let taken = match self.codec.decode(&record) {
+                    Ok(Event::DeadLetter(letter)) => lane.replay(letter, now),
+                    Err(fault) if fault.verdict != Verdict::Reject => {
+                        // It is read again.
+                        self.releases = Releases::default();
+                        return Err(fault);
+                    }
+                    other => {
+                        let cause = other.err();
+                        tracing::error!(record = %record.origin, ?cause, "what is to be replayed cannot be read and stays where it is");
+                        None
+                    }
+                };
+                if let Some(key) = taken {
+                    self.queue_up(&key, &input, now);
+                }
+            } else if lane.parking.release(&Text::from(key), offset, now) {
                 tracing::info!(
                     sink = self.name,
                     key,
@@ -59,8 +85,10 @@ impl SinkTask {
                 );
             }
         }
-        for lane in self.lanes.iter_mut() {
-            let (input, lane) = lane;
+        let Some(reader) = &self.releases.reader else {
+            return Ok(());
+        };
+        for (input, lane) in self.lanes.iter_mut().filter(|(_, l)| l.ready()) {
             let parked = TopicPartition::new(self.park_topic.clone(), input.partition);
             if let Some(position) = reader.position(&parked) {
                 lane.parked_to = position;
@@ -69,21 +97,32 @@ impl SinkTask {
         Ok(())
     }
 
-    /// Reads the partitions in which the places of dead letters stand, from where they are known.
+    /// Reads the partitions of the lanes, from where each is known.
     fn follow_lanes(&mut self) -> Result<(), Fault> {
-        let held = self.lanes.iter().filter(|(_, l)| l.parking.has_dead());
-        let mut from: Vec<(TopicPartition, Offset)> = Vec::new();
-        for (input, lane) in held {
-            let parked = TopicPartition::new(self.park_topic.clone(), input.partition);
-            let found = from.iter_mut().find(|(p, _)| *p == parked);
-            match (found, lane.parked_to) {
-                (Some((_, Offset::At(first))), at) => *first = (*first).min(at),
-                (_, at) => from.push((parked, Offset::At(at))),
-            }
+        let ready = self.lanes.iter().filter(|(_, l)| l.ready());
+        let mut known: BTreeMap<i32, i64> = BTreeMap::new();
+        for (input, lane) in ready {
+            let first = known.entry(input.partition).or_insert(lane.parked_to);
+            *first = (*first).min(lane.parked_to);
         }
-        from.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let parked = |number| TopicPartition::new(self.park_topic.clone(), number);
+        let known = known.into_iter();
+        let from: Vec<(TopicPartition, Offset)> = known
+            .map(|(number, at)| (parked(number), Offset::At(at)))
+            .collect();
         let follows: Vec<TopicPartition> = from.iter().map(|(p, _)| p.clone()).collect();
-        if self.releases.follows != follows || self.releases.reader.is_none() {
+        if follows.is_empty() {
+            self.releases.reader = None;
+            self.releases.follows = follows;
+            return Ok(());
+        }
+        // A lane that has come to a partition which is followed already knows less of it than the others.
+        let is_behind = |reader: &dyn Reader| {
+            let mut from = from.iter();
+            from.any(|(p, at)| reader.position(p).is_some_and(|to| *at != Offset::At(to)))
+        };
+        let reader = self.releases.reader.as_deref();
+        if self.releases.follows != follows || reader.is_none_or(is_behind) {
             self.releases.reader = Some(self.log.reader(&from, Isolation::ReadCommitted)?);
             self.releases.follows = follows;
         }
