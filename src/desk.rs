@@ -56,6 +56,22 @@ pub(crate) fn send_event(
     )
 }
 
+/// A run that another has taken over from must say so, not that something is broken: `another` is what has
+/// begun, for people. Every other fault stays as it is.
+pub(crate) fn told_apart(fault: Fault, another: &str) -> Fault {
+    let cause = fault.source.as_ref();
+    match cause.and_then(|c| c.downcast_ref::<LogError>()) {
+        Some(fenced @ LogError::Fenced(_)) => Fault {
+            message: format!(
+                "{another} has begun and goes on in place of this one ({fenced}); what was told is done"
+            ),
+            source: None,
+            ..fault
+        },
+        _ => fault,
+    }
+}
+
 /// Sends a record, waiting for room.
 ///
 /// # Errors

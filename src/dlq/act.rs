@@ -356,7 +356,8 @@ impl<'a> Run<'a> {
         }
         if let Some(producer) = producer {
             let now = SystemClock.now();
-            self.commit(batch, producer, now).map_err(told_apart)?;
+            self.commit(batch, producer, now)
+                .map_err(|fault| desk::told_apart(fault, "another run on these dead letters"))?;
         }
         for staged in batch.drain(..) {
             self.report.done += 1;
@@ -419,20 +420,6 @@ pub(super) fn producer(letters: &Letters<'_>, reader: &str) -> Result<Box<dyn Pr
         linger: Duration::from_millis(5),
     });
     Ok(made?)
-}
-
-/// A run that another has taken over from must say so, not that something is broken.
-fn told_apart(fault: Fault) -> End {
-    let text = fault.message.as_str();
-    End::Failed(match text.starts_with("fenced") {
-        true => Fault {
-            message: format!(
-                "another run on these dead letters has begun and goes on in place of this one ({text}); what was told is done"
-            ),
-            ..fault
-        },
-        false => fault,
-    })
 }
 
 /// The record as it was, with the number of its redrives and the letter it comes from.

@@ -160,7 +160,7 @@ impl<'a> Sender<'a> {
         if let Err(fault) = self.commit(producer.as_mut(), records, now) {
             // Where that fails too, readers wait until the broker ends the transaction.
             let _ = producer.abort();
-            return Err(told_apart(fault));
+            return Err(desk::told_apart(fault, "another replay to this target"));
         }
         self.producer = Some(producer);
         for (judged, candidate) in records {
@@ -384,18 +384,4 @@ pub(super) fn sent_by(target: &Target<'_>, run: &str) -> Result<HashSet<String>,
         Ok::<(), Fault>(())
     })?;
     Ok(sent)
-}
-
-/// A replay that another has taken over from must say so, not that something is broken.
-fn told_apart(fault: Fault) -> Fault {
-    let text = fault.message.as_str();
-    match text.starts_with("fenced") {
-        true => Fault {
-            message: format!(
-                "another replay to this target has begun, and goes on in place of this one ({text}); what was told is sent"
-            ),
-            ..fault
-        },
-        false => fault,
-    }
 }

@@ -71,10 +71,14 @@ impl From<LogError> for Fault {
             }
             _ => error.to_string(),
         };
-        if halt {
-            Fault::halt(Stage::Commit, code, message)
-        } else {
-            Fault::retry(Stage::Commit, code, message)
+        let fault = match halt {
+            true => Fault::halt(Stage::Commit, code, message),
+            false => Fault::retry(Stage::Commit, code, message),
+        };
+        match error {
+            // Commands tell it apart: another run has begun.
+            LogError::Fenced(_) => fault.caused_by(error),
+            _ => fault,
         }
     }
 }
