@@ -322,10 +322,16 @@ impl Stage {
     /// Waits until the instance of a slot says that it is ready.
     pub fn wait_ready(&self, slot: &Mutex<Slot>) {
         let name = lock(slot).name;
-        self.wait(&format!("{name} is ready"), || {
+        self.wait_out(&format!("{name} is ready"), || {
             let slot = lock(slot);
-            let answer = slot.worker.as_ref().and_then(|w| w.get("/health/ready"));
-            !slot.is_wanted || matches!(answer, Some((200, _)))
+            if !slot.is_wanted {
+                return vec![];
+            }
+            match slot.worker.as_ref().and_then(|w| w.get("/health/ready")) {
+                Some((200, _)) => vec![],
+                Some((_, said)) => vec![format!("it says {:?}", said.trim_end())],
+                None => vec!["it does not answer".to_owned()],
+            }
         });
     }
 

@@ -1,7 +1,11 @@
 //! One suite for both logs: what differs between the embedded log and Kafka is a defect.
 
+mod coordinators;
 #[path = "../support/kafka.rs"]
 mod kafka;
+#[path = "../support/proxy.rs"]
+#[allow(dead_code, reason = "it does more than is needed here")]
+mod proxy;
 mod secure;
 mod suite;
 

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// How often what must come about by itself is looked for.
 pub const POLL: Duration = Duration::from_millis(50);
 
+/// An instance that does not answer within this time stands still.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+
 /// The binary under test.
 pub fn crossdock(bootstrap: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_crossdock"));
@@ -98,6 +101,7 @@ impl Worker {
         let (_, rest) = logged.split_once("\"listen\":\"")?;
         let (address, _) = rest.split_once('"')?;
         let mut stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(ANSWER_TIME_MAX)).ok()?;
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).ok()?;

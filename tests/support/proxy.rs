@@ -11,6 +11,8 @@ use tokio::sync::{oneshot, watch};
 
 /// Kafka's number of the request that ends a transaction.
 const END_TXN: [u8; 2] = 26_i16.to_be_bytes();
+/// And of the one by which a transaction tells a group's coordinator of offsets.
+const TXN_OFFSET_COMMIT: [u8; 2] = 28_i16.to_be_bytes();
 /// Bytes of a request or an answer, at most.
 const FRAME_BYTES_MAX: usize = 128 << 20;
 
@@ -57,6 +59,7 @@ struct Link {
     weather: watch::Sender<Weather>,
     armed: Mutex<Option<Armed>>,
     ends: AtomicU64,
+    offset_commits: AtomicU64,
 }
 
 /// The way to one broker.
@@ -94,6 +97,7 @@ impl Network {
                 weather,
                 armed: Mutex::default(),
                 ends: AtomicU64::new(0),
+                offset_commits: AtomicU64::new(0),
             });
             runtime.spawn(serve(listener, link.clone()));
             Proxy { port, link }
@@ -153,6 +157,12 @@ impl Proxy {
     #[allow(dead_code, reason = "for reports")]
     pub fn ends(&self) -> u64 {
         self.link.ends.load(Ordering::Relaxed)
+    }
+
+    /// How many times a transaction has told a group's coordinator of offsets.
+    #[allow(dead_code, reason = "tells who coordinates a group")]
+    pub fn offset_commits(&self) -> u64 {
+        self.link.offset_commits.load(Ordering::Relaxed)
     }
 }
 
@@ -236,7 +246,11 @@ async fn carry(
                 continue;
             }
         }
-        if is_requests && frame.get(4..6) == Some(&END_TXN[..]) {
+        let request = frame.get(4..6).filter(|_| is_requests);
+        if request == Some(&TXN_OFFSET_COMMIT[..]) {
+            link.offset_commits.fetch_add(1, Ordering::Relaxed);
+        }
+        if request == Some(&END_TXN[..]) {
             link.ends.fetch_add(1, Ordering::Relaxed);
             let armed = lock(&link.armed).take();
             if let Some(Armed { what, met }) = armed {

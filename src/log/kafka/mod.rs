@@ -35,6 +35,12 @@ impl KafkaSettings {
             // A broker that comes back may not know its topics yet, nor who leads them. The client believes it
             // until it asks again: by itself after five minutes.
             .set("topic.metadata.refresh.interval.ms", "10000")
+            // A connection on which nothing passes any more is not waited for longer than one call may take.
+            .set("socket.timeout.ms", CALL_TIME_MAX.as_millis().to_string())
+            .set(
+                "socket.connection.setup.timeout.ms",
+                CALL_TIME_MAX.as_millis().to_string(),
+            )
             .set_log_level(RDKafkaLogLevel::Warning);
         let protocol = match (self.tls.is_some(), self.sasl.is_some()) {
             (false, false) => "plaintext",

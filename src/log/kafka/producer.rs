@@ -12,6 +12,7 @@ use rdkafka::producer::{
     BaseProducer, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
 };
 use std::cell::Cell;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,9 @@ const REPORTS_EVERY: u32 = 512;
 const REPORTS_INTERVAL: Duration = Duration::from_millis(20);
 /// A new transactional producer waits this long for the end of what its predecessor left.
 const INIT_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// What a call may take beyond the time that it was given, before it is given up.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Remembers the first delivery that failed.
 #[derive(Default)]
@@ -65,7 +69,8 @@ impl ProducerContext for Deliveries {
 pub(super) struct KafkaProducer {
     /// Before `producer`, which must outlive them.
     topics: Topics,
-    producer: BaseProducer<Deliveries>,
+    /// Shared with a call that hangs, which keeps its client.
+    producer: Arc<BaseProducer<Deliveries>>,
     failed: Arc<Mutex<Option<LogError>>>,
     address: String,
     transactional: bool,
@@ -106,7 +111,15 @@ impl KafkaProducer {
             config
                 .set("transactional.id", id)
                 .set("transaction.timeout.ms", &timeout)
-                .set("message.timeout.ms", &timeout);
+                .set("message.timeout.ms", &timeout)
+                // The client wants no answer to be waited for longer than a transaction may last.
+                .set(
+                    "socket.timeout.ms",
+                    spec.transaction_timeout
+                        .min(CALL_TIME_MAX)
+                        .as_millis()
+                        .to_string(),
+                );
         }
         let failed = Arc::new(Mutex::new(None));
         let error = |e: KafkaError| log_error(&settings.bootstrap, None, &e);
@@ -117,7 +130,7 @@ impl KafkaProducer {
         let transactional = spec.transactional_id.is_some();
         let made = KafkaProducer {
             topics: Topics::default(),
-            producer,
+            producer: Arc::new(producer),
             failed,
             address: settings.bootstrap.clone(),
             transactional,
@@ -260,15 +273,39 @@ impl Producer for KafkaProducer {
         generation: &GroupGeneration,
     ) -> Result<(), LogError> {
         self.check()?;
-        let Some(metadata) = generation.0.downcast_ref::<ConsumerGroupMetadata>() else {
+        if !generation.0.is::<ConsumerGroupMetadata>() {
             return Err(LogError::Other("the generation is of another log".into()));
+        }
+        // The client does not keep to the time that it is given here: it waits for ever for a
+        // coordinator of the group that cannot be found, or not be reached
+        // (https://github.com/confluentinc/librdkafka/issues/5456). Nobody can call it back, so a
+        // call that hangs is left to itself, and the producer with it.
+        let (producer, generation) = (self.producer.clone(), generation.0.clone());
+        let list = offset_list(offsets);
+        let (answer, answered) = mpsc::sync_channel(1);
+        let call = move || {
+            if let Some(metadata) = generation.downcast_ref::<ConsumerGroupMetadata>() {
+                let sent = producer.send_offsets_to_transaction(&list, metadata, CALL_TIME_MAX);
+                // Before the answer: whoever has it may be about to let go of the client.
+                drop(producer);
+                let _ = answer.send(sent);
+            }
         };
-        let sent = self.producer.send_offsets_to_transaction(
-            &offset_list(offsets),
-            metadata,
-            CALL_TIME_MAX,
-        );
-        sent.map_err(|e| self.transaction_error(&e))
+        let thread = std::thread::Builder::new().name("send-offsets".into());
+        if let Err(error) = thread.spawn(call) {
+            return Err(LogError::Abort(format!("no thread for a call: {error}")));
+        }
+        match answered.recv_timeout(CALL_TIME_MAX + GRACE) {
+            Ok(sent) => sent.map_err(|e| self.transaction_error(&e)),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                self.spent.set(Some(Spent::Unknown));
+                Err(LogError::Fatal(format!(
+                    "the group's coordinator has not taken offsets into the transaction for {:?}: it cannot be \
+                     found, or not be reached; this producer is given up, and a new one tries again",
+                    CALL_TIME_MAX + GRACE
+                )))
+            }
+        }
     }
 
     fn commit(&mut self) -> Result<(), LogError> {
