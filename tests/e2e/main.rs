@@ -15,6 +15,7 @@ mod outage;
 mod poison;
 #[path = "../support/registry.rs"]
 mod registry;
+mod replay;
 mod takeover;
 mod webhooks;
 mod worker;
