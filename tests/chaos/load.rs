@@ -43,10 +43,9 @@ struct Fact {
 }
 
 /// Sends until the time is over, the retailer's last wave at least.
-pub fn facts(stage: &Stage) {
+pub fn facts(stage: &Stage, waves: Vec<oracle::Wave>) {
     let mut random = ChaCha8Rng::seed_from_u64(stage.seed);
     let codec = sender_codec(stage);
-    let waves = retailer(stage);
     let mut waves = waves.into_iter().peekable();
     let mut told: BTreeSet<Vec<u8>> = BTreeSet::new();
     let mut burst = 0;
@@ -106,7 +105,7 @@ pub fn in_flight(stage: &Stage, is_everywhere: bool) -> Vec<String> {
 }
 
 /// The facts of the oracle's retailer, and the books of its systems in the folder `ledgers`.
-fn retailer(stage: &Stage) -> Vec<oracle::Wave> {
+pub fn retailer(stage: &Stage) -> Vec<oracle::Wave> {
     let schemas = schemas(stage, stage.folder());
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let begin = (now.expect("after 1970") - PAST).as_micros().to_string();
