@@ -1,15 +1,15 @@
 //! `manifest-split`: lists of what systems have, entry by entry, at the keys of what they list.
 //!
-//! A list comes in chunks; each entry goes on at once, and whether the list is whole is watched here. The
-//! rules are in [`crate::domain::recon::Manifests`].
+//! A list comes in chunks; each entry goes on at once, and whether the list is whole is watched here: for which
+//! time they all are is told in a table, so that what they leave out can be found. The rules are in [`crate::domain::recon::Manifests`].
 
 use super::cases::{self, About};
 use super::checks::{check_key, check_times, no_use, quality, unknown};
 use super::keyed::{Call, Fate, Heard, Keyed, Rules};
-use crate::contract::event::{Event, ReconManifest, SystemRole};
+use crate::contract::event::{Event, ListCoverage, ReconManifest, SystemRole};
 use crate::contract::topic;
-use crate::domain::recon::{Chunk, Manifests};
-use crate::domain::{Taken, compound_key};
+use crate::domain::recon::{Chunk, Coverage, Manifests};
+use crate::domain::{Taken, compound_key, key_part};
 use crate::pipeline::{Fault, ProcessorDescriptor};
 
 /// What `manifest-split` is.
@@ -18,7 +18,11 @@ pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
     purpose: "passes on what systems list of orders to each order, and watches that lists are whole",
     inputs: &[topic::RECON_MANIFEST],
     tables: &[],
-    outputs: &[topic::MANIFEST_SPLIT_ORDER, topic::OPS_EXCEPTION],
+    outputs: &[
+        topic::MANIFEST_SPLIT_ORDER,
+        topic::RECON_COVERAGE,
+        topic::OPS_EXCEPTION,
+    ],
 };
 
 /// The kind of thing whose entries go on.
@@ -68,9 +72,26 @@ impl Rules for Splitting {
         (): (),
         call: &mut Call<'_, '_>,
     ) -> Result<Fate, Fault> {
-        let changes = manifests.settle(call.now());
+        let (changes, covered) = manifests.settle(call.now());
+        if let Some((version, of)) = covered {
+            let coverage = coverage(version, of, call);
+            call.context.emit(topic::RECON_COVERAGE, call.key, coverage);
+        }
         cases::emit(&About::default(), changes, &call.emitter(), call.context);
         Ok(Fate::Kept)
+    }
+}
+
+fn coverage(version: i64, of: Coverage, call: &Call<'_, '_>) -> ListCoverage {
+    let record_id = format!("{}#{version}", call.key);
+    ListCoverage {
+        meta: call.emitter().meta("ListCoverage", &record_id, version),
+        list_source: key_part(call.key, 0),
+        entity_type: key_part(call.key, 1),
+        coverage_version: version,
+        covered_since: of.since,
+        last_since: of.last_since,
+        covered_until: of.until,
     }
 }
 
@@ -92,7 +113,7 @@ fn chunk(e: &ReconManifest) -> Result<Chunk, Fault> {
     }
     Ok(Chunk {
         manifest: e.manifest_id.clone(),
-        until: e.window_end,
+        window: (e.window_start, e.window_end),
         part: (chunk, chunks),
         sums: (
             e.entries.len() as i64,

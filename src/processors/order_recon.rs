@@ -1,28 +1,37 @@
 //! `order-recon`: whether each order is in every system once, with one total and in one state.
 //!
 //! The order's state comes in, and what the channel and the ERP list of it; what is missing in the ERP is
-//! told again, what is there twice is to be cancelled there, everything else is a case. The rules are in
-//! [`crate::domain::recon::Agreement`].
+//! told again, what is there twice is to be cancelled there, everything else is a case. Who said that it has
+//! the order is known from the order's events: what its lists leave out once they are whole is missing there.
+//! The rules are in [`crate::domain::recon::Agreement`].
 
 use super::cases::{self, About};
 use super::checks::{check_key, check_times, no_use, quality, unknown};
 use super::keyed::{Call, Fate, Heard, Keyed, Rules};
 use crate::contract::event::{
-    Correction, CorrectionKind, Event, Money as WireMoney, OrderState, OrderStatus, ReconManifest,
-    SystemRole,
+    Correction, CorrectionKind, Event, ListCoverage, Money as WireMoney, OrderEvent,
+    OrderEventType, OrderState, OrderStatus, ReconManifest, SystemRole, Text,
 };
 use crate::contract::topic;
 use crate::domain::money::{Currency, Money};
-use crate::domain::recon::{Agreement, Entry, KnownOrder, OrderRepair, Phase, Role};
-use crate::domain::{Taken, event_id, exception_id};
+use crate::domain::recon::{
+    Agreement, Coverage, Entry, KnownOrder, OrderRepair, Phase, Role, Told,
+};
+use crate::domain::{Taken, event_id, exception_id, key_part};
 use crate::pipeline::{Code, Fault, ProcessorDescriptor, Stage};
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
 
 /// What `order-recon` is.
 pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
     name: "order-recon",
     purpose: "compares orders with what the channel and the ERP list, and puts the ERP right",
-    inputs: &[topic::MANIFEST_SPLIT_ORDER, topic::ORDER_STATE],
-    tables: &[],
+    inputs: &[
+        topic::MANIFEST_SPLIT_ORDER,
+        topic::ORDER_LIFECYCLE,
+        topic::ORDER_STATE,
+    ],
+    tables: &[topic::RECON_COVERAGE],
     outputs: &[topic::RECON_CORRECTION, topic::OPS_EXCEPTION],
 };
 
@@ -31,7 +40,10 @@ pub type OrderRecon = Keyed<OfOrders>;
 
 /// Its rules.
 #[derive(Default)]
-pub struct OfOrders;
+pub struct OfOrders {
+    /// For which time the lists of each system are whole.
+    covered: HashMap<Text, Coverage, FxBuildHasher>,
+}
 
 impl Rules for OfOrders {
     const DESCRIPTOR: &'static ProcessorDescriptor = &DESCRIPTOR;
@@ -53,6 +65,10 @@ impl Rules for OfOrders {
                 check_key(call.key, &e.order_id)?;
                 agreement.state(known(e)?)
             }
+            Event::OrderEvent(e) => {
+                check_key(call.key, &e.order_id)?;
+                return told(e, agreement);
+            }
             Event::ReconManifest(e) => listed(call.key, e, agreement)?,
             other => return Err(no_use(DESCRIPTOR.name, other)),
         }))
@@ -64,7 +80,8 @@ impl Rules for OfOrders {
         (): (),
         call: &mut Call<'_, '_>,
     ) -> Result<Fate, Fault> {
-        let (repairs, cases) = agreement.settle(call.now());
+        let (repairs, cases) =
+            agreement.settle(call.now(), |source| self.covered.get(source).copied());
         for repair in repairs {
             let correction = correction(repair, call);
             call.context
@@ -86,6 +103,43 @@ impl Rules for OfOrders {
         cases::emit(&about, changes, &call.emitter(), call.context);
         Ok(Fate::Kept)
     }
+
+    fn table(&mut self, key: &str, event: Option<&Event>) {
+        let source = key_part(key, 0);
+        match event {
+            Some(Event::ListCoverage(e)) if *e.entity_type == *"order" => {
+                self.covered.insert(source, coverage(e));
+            }
+            _ => {
+                self.covered.remove(&source);
+            }
+        }
+    }
+}
+
+fn coverage(e: &ListCoverage) -> Coverage {
+    Coverage {
+        since: e.covered_since,
+        last_since: e.last_since,
+        until: e.covered_until,
+    }
+}
+
+/// Who says that it has the order.
+fn told(e: &OrderEvent, agreement: &mut Agreement) -> Result<Heard, Fault> {
+    let (role, external) = match (e.r#type, &e.order, &e.erp_order_id) {
+        (OrderEventType::Unknown, ..) => return Err(unknown("type")),
+        (OrderEventType::Placed, Some(order), _) => (Role::Channel, &order.channel_order_id),
+        (OrderEventType::Accepted, _, Some(name)) => (Role::Erp, name),
+        _ => return Ok(Heard::Nothing("it does not say who has the order")),
+    };
+    let told = Told {
+        role,
+        source: e.meta.source.clone(),
+        external: external.clone(),
+        at: e.meta.occurred_at,
+    };
+    Ok(Heard::Taken(agreement.told(told)))
 }
 
 fn known(e: &OrderState) -> Result<KnownOrder, Fault> {

@@ -407,3 +407,188 @@ fn each_entry_goes_to_its_order_once_and_a_list_that_is_not_whole_is_named() {
         assert_eq!(told, ["a", "b", "c", "d", "e"], "seed {seed}");
     }
 }
+
+/// A system says that it has the order.
+fn told(role: SystemRole, external: &str, seconds: i64) -> Event {
+    let (source, r#type) = match role {
+        SystemRole::Erp => ("erp/main", OrderEventType::Accepted),
+        _ => ("shop/web", OrderEventType::Placed),
+    };
+    OrderEvent {
+        meta: meta(source, "OrderEvent", external, seconds),
+        r#type,
+        order_id: ORDER.into(),
+        erp_order_id: (role == SystemRole::Erp).then(|| external.into()),
+        order: (role == SystemRole::Channel).then(|| OrderSnapshot {
+            channel_order_id: external.into(),
+            ..OrderSnapshot::default()
+        }),
+        ..OrderEvent::default()
+    }
+    .into()
+}
+
+/// The lists of `source` are whole from `since`, the newest from `last`, until `until`.
+fn covered(source: &str, (since, last, until): (i64, i64, i64)) -> (String, Event) {
+    let event = ListCoverage {
+        meta: meta("crossdock/manifest-split", "ListCoverage", "1", until),
+        list_source: source.into(),
+        entity_type: "order".into(),
+        coverage_version: 1,
+        covered_since: at(since),
+        last_since: at(last),
+        covered_until: at(until),
+    };
+    (format!("{source}|order"), event.into())
+}
+
+/// What is wrong, what was told, and for which time the lists of both systems are whole.
+type Listed = (&'static [&'static str], Vec<Event>, [(i64, i64, i64); 2]);
+
+/// Worlds by what whole lists leave out, of an order that both systems said they have.
+fn left_out() -> Vec<Listed> {
+    let erp = |until| entry(SystemRole::Erp, "S1", "ACCEPTED", units(50), until);
+    let shop = |until| entry(SystemRole::Channel, "W1", "PLACED", units(50), until);
+    let (day, ever) = (24 * HOUR, -1_000 * HOUR);
+    let hourly = (-HOUR, 3 * HOUR, 4 * HOUR);
+    vec![
+        (&[], vec![erp(HOUR), shop(HOUR)], [hourly, hourly]),
+        (&["MISSING_IN_ERP"], vec![shop(HOUR)], [hourly, hourly]),
+        (&["ORPHAN"], vec![erp(HOUR)], [hourly, hourly]),
+        // Lists that begin after the order, or end before it was quiet, cannot know.
+        (
+            &[],
+            vec![],
+            [
+                (5 * MINUTE, 3 * HOUR, 4 * HOUR),
+                (-HOUR, -HOUR, 10 * MINUTE),
+            ],
+        ),
+        // Lists of all that there is leave out what was deleted since.
+        (
+            &["MISSING_IN_ERP"],
+            vec![erp(HOUR), shop(HOUR)],
+            [(ever, ever, day), hourly],
+        ),
+        (
+            &[],
+            vec![erp(HOUR), erp(day), shop(HOUR)],
+            [(ever, ever, day), hourly],
+        ),
+        // The newest list may be told before those that it follows.
+        (&[], vec![erp(5 * HOUR), shop(HOUR)], [hourly, hourly]),
+    ]
+}
+
+#[test]
+fn what_whole_lists_leave_out_is_missing_whatever_comes_first() {
+    for seed in 0..400 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut worlds = left_out();
+        let pick = random.random_range(0..worlds.len());
+        let (expected, listed, [erp, shop]) = worlds.swap_remove(pick);
+        let mut facts = vec![
+            state(1, OrderStatus::Accepted, &["S1"], 60),
+            told(SystemRole::Channel, "W1", 0),
+            told(SystemRole::Erp, "S1", 60),
+        ];
+        facts.extend(listed);
+        facts.extend(
+            facts
+                .clone()
+                .into_iter()
+                .filter(|_| random.random_bool(0.5)),
+        );
+        facts.shuffle(&mut random);
+        let mut tables = vec![covered("erp/main", erp), covered("shop/web", shop)];
+        let mut recon = driven();
+        let step = [0, 10, 600].choose(&mut random).copied().expect("one");
+        while !facts.is_empty() || !tables.is_empty() {
+            let of_table = facts.is_empty() || random.random_bool(0.3);
+            if let Some((key, event)) = of_table.then(|| tables.pop()).flatten() {
+                recon.table(&key, Some(&event));
+            } else if let Some(fact) = facts.pop() {
+                recon.one(fact);
+            }
+            recon.pass(Duration::from_secs(random.random_range(0..=step)));
+        }
+        recon.pass(hours(30));
+        assert_eq!(recon.codes(), expected, "seed {seed}, world {pick}");
+        assert!(recon.refused.is_empty(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_list_that_names_the_order_late_closes_what_its_absence_opened() {
+    let mut recon = driven();
+    recon.one(told(SystemRole::Channel, "W1", 0));
+    recon.one(told(SystemRole::Erp, "S1", 60));
+    recon.one(state(1, OrderStatus::Accepted, &["S1"], 60));
+    let (key, event) = covered("erp/main", (-HOUR, 0, HOUR));
+    recon.table(&key, Some(&event));
+    recon.pass(hours(2));
+    assert_eq!(
+        recon.codes(),
+        ["MISSING_IN_ERP"],
+        "an acceptance alone is no order"
+    );
+    recon.one(entry(
+        SystemRole::Erp,
+        "S1",
+        "ACCEPTED",
+        units(50),
+        3 * HOUR,
+    ));
+    assert!(recon.codes().is_empty(), "it was there, and is listed now");
+}
+
+fn windowed(chunk: Event, since: i64, until: i64) -> Event {
+    let Event::ReconManifest(mut e) = chunk else {
+        unreachable!()
+    };
+    e.window_start = at(since);
+    e.window_end = at(until);
+    e.into()
+}
+
+#[test]
+fn lists_cover_the_time_since_the_last_gap_in_whatever_order_they_become_whole() {
+    for seed in 0..300 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let hour = |n: i64, part, parts| {
+            let chunk = chunk(&format!("m{n}"), part, parts, &["a"], parts.into());
+            windowed(chunk, n * HOUR, (n + 1) * HOUR)
+        };
+        let mut chunks: Vec<Event> = (0..6)
+            .flat_map(|n| [hour(n, 0, 2), hour(n, 1, 2)])
+            .collect();
+        let gap = random.random_range(0..5_usize);
+        let late = chunks.remove(2 * gap + random.random_range(0..2));
+        chunks.shuffle(&mut random);
+        let mut split = Driven::at(ManifestSplit::new(), "erp/main|order", at(0));
+        let last = |split: &Driven<ManifestSplit>| {
+            let told = split.said.iter().filter_map(|e| match e {
+                Event::ListCoverage(c) => Some((c.coverage_version, c.clone())),
+                _ => None,
+            });
+            let told: Vec<(i64, ListCoverage)> = told.collect();
+            assert!(told.windows(2).all(|w| w[0].0 + 1 == w[1].0), "seed {seed}");
+            told.last().expect("some").1.clone()
+        };
+        for chunk in chunks {
+            split.one(chunk);
+        }
+        let known = last(&split);
+        assert_eq!(
+            known.covered_since,
+            at((gap as i64 + 1) * HOUR),
+            "seed {seed}"
+        );
+        assert_eq!(known.last_since, at(5 * HOUR), "seed {seed}");
+        assert_eq!(known.covered_until, at(6 * HOUR), "seed {seed}");
+        split.one(late);
+        let known = last(&split);
+        assert_eq!(known.covered_since, at(0), "seed {seed}: the gap is closed");
+        assert_eq!(&*known.list_source, "erp/main");
+    }
+}

@@ -1,9 +1,10 @@
 //! Whether a list of what a system has is the whole list.
 //!
 //! A manifest comes in chunks, in any order. From what stands in it much follows; from what does not,
-//! only when all of it has come.
+//! only when all of it has come: then for which time a system's lists are whole is told.
 
 use super::PATIENCE;
+use super::coverage::{Coverage, Spans};
 use crate::domain::cases::{CaseChange, Cases, Finding, Severity};
 use crate::domain::encoding::{kept, stored};
 use crate::domain::{Decimal, FACTS_MAX, Taken, Timestamp};
@@ -21,8 +22,8 @@ const INCOMPLETE_KEPT: Duration = Duration::from_secs(14 * 24 * 3_600);
 pub struct Chunk {
     /// The manifest.
     pub manifest: Text,
-    /// Its end in time: what happened later is not in it.
-    pub until: Timestamp,
+    /// Its beginning in time, which is not in it, and its end, which is.
+    pub window: (Timestamp, Timestamp),
     /// Which of its parts, from 0, and how many it has.
     pub part: (u32, u32),
     /// Entries here, and their amounts' sum.
@@ -33,6 +34,7 @@ pub struct Chunk {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Seen {
+    since: Timestamp,
     until: Timestamp,
     heard_at: Timestamp,
     parts: u32,
@@ -41,6 +43,7 @@ struct Seen {
     seen: BTreeMap<u32, (i64, Decimal)>,
 }
 stored!(Seen {
+    since,
     until,
     heard_at,
     parts,
@@ -56,12 +59,16 @@ pub struct Manifests {
     due: Option<Timestamp>,
     heard_at: Timestamp,
     known: BTreeMap<Text, Seen>,
+    spans: Spans,
+    coverages: i64,
     cases: Cases,
 }
 kept!(Manifests {
     due,
     heard_at,
     known,
+    spans,
+    coverages,
     cases
 });
 
@@ -80,15 +87,18 @@ impl Manifests {
         }
         known.seen.insert(chunk.part.0, chunk.sums);
         // Chunks that differ in what they say of the whole: the largest counts, whichever came first.
-        known.until = known.until.max(chunk.until);
+        known.since = known.since.max(chunk.window.0);
+        known.until = known.until.max(chunk.window.1);
         known.parts = known.parts.max(chunk.part.1);
         known.total = known.total.max(chunk.totals.0);
         known.total_amount = known.total_amount.max(chunk.totals.1);
         Taken::Applied
     }
 
-    /// What became of the cases. Sets the next timer.
-    pub fn settle(&mut self, now: Timestamp) -> Vec<CaseChange> {
+    /// What became of the cases, and the number of the news and for which time the lists are whole, where that
+    /// is news. Sets the next timer.
+    pub fn settle(&mut self, now: Timestamp) -> (Vec<CaseChange>, Option<(i64, Coverage)>) {
+        let covered = self.spans.coverage();
         let mut whole: Vec<(Timestamp, Text)> = Vec::new();
         let mut findings = Vec::new();
         self.known.retain(|name, seen| match seen.lack() {
@@ -102,6 +112,11 @@ impl Manifests {
             }
             Some(_) => false,
         });
+        for (_, name) in &whole {
+            if let Some(seen) = self.known.get(name) {
+                self.spans.add(seen.since, seen.until);
+            }
+        }
         whole.sort();
         let surplus = whole.len().saturating_sub(MANIFESTS_MAX);
         for (_, name) in whole.drain(..surplus) {
@@ -111,7 +126,9 @@ impl Manifests {
         let incomplete = self.known.values().filter(|seen| seen.lack().is_some());
         let ends = incomplete.map(|seen| seen.heard_at.plus(INCOMPLETE_KEPT));
         self.due = self.cases.due().into_iter().chain(ends).min();
-        changes
+        let coverage = self.spans.coverage().filter(|now| Some(*now) != covered);
+        self.coverages += i64::from(coverage.is_some());
+        (changes, coverage.map(|of| (self.coverages, of)))
     }
 }
 

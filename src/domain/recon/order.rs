@@ -2,19 +2,23 @@
 //!
 //! The channel that sold it and the ERP list what they have; the order's state is what Crossdock knows.
 //! States are compared only where the list is not older than the last change of the order: before that
-//! it cannot know.
+//! it cannot know. What a system said that it had and its whole lists leave out it does not have.
 
-use super::{PATIENCE, Repairs};
+use super::{Coverage, PATIENCE, Repairs};
 use crate::domain::cases::{CaseChange, Cases, Finding, Severity};
 use crate::domain::encoding::{kept, stored, stored_enum};
 use crate::domain::money::Money;
-use crate::domain::{Decimal, Latest, Taken, Timestamp};
+use crate::domain::{Decimal, FACTS_MAX, Latest, Taken, Timestamp};
 use compact_str::CompactString as Text;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long an order is compared after it was last heard of.
 const RETENTION: Duration = Duration::from_secs(400 * 24 * 3_600);
+/// After which time, at least and at most, it is looked whether lists that leave an order out have become
+/// whole. The longer nothing was heard of the order, the longer it may take.
+const LOOK_AGAIN: (Duration, Duration) =
+    (Duration::from_secs(3_600), Duration::from_secs(24 * 3_600));
 
 /// What a system is to an order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,6 +108,25 @@ stored!(Entry {
     as_of
 });
 
+/// What a system itself said: that the order is there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Told {
+    /// What the system is.
+    pub role: Role,
+    /// The system.
+    pub source: Text,
+    /// Its name for the order.
+    pub external: Text,
+    /// Since when it has it, at the latest.
+    pub at: Timestamp,
+}
+stored!(Told {
+    role,
+    source,
+    external,
+    at
+});
+
 /// Something to be put right at the ERP.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OrderRepair {
@@ -131,6 +154,7 @@ pub struct Agreement {
     heard_at: Timestamp,
     order: Option<KnownOrder>,
     entries: Latest<Entry>,
+    told: BTreeMap<Text, Told>,
     repairs: Repairs,
     cases: Cases,
 }
@@ -139,6 +163,7 @@ kept!(Agreement {
     heard_at,
     order,
     entries,
+    told,
     repairs,
     cases
 });
@@ -164,20 +189,47 @@ impl Agreement {
         self.entries.take(&key, version, id, entry)
     }
 
+    /// A system said that it has the order; the first time counts, whichever came first.
+    pub fn told(&mut self, told: Told) -> Taken {
+        let role = if told.role == Role::Erp {
+            "erp"
+        } else {
+            "channel"
+        };
+        let key = crate::domain::compound_key(&[role, &told.source, &told.external]);
+        if let Some(known) = self.told.get_mut(key.as_str()) {
+            if known.at <= told.at {
+                return Taken::Duplicate;
+            }
+            *known = told;
+        } else if self.told.len() >= FACTS_MAX {
+            return Taken::TooMany;
+        } else {
+            self.told.insert(key.as_str().into(), told);
+        }
+        Taken::Applied
+    }
+
     /// The order as its state has it.
     pub fn known(&self) -> Option<&KnownOrder> {
         self.order.as_ref()
     }
 
-    /// What is to be put right, and what became of the cases. Sets the next timer. `None` in place of
-    /// the cases when the order is over for good and may be forgotten.
-    pub fn settle(&mut self, now: Timestamp) -> (Vec<OrderRepair>, Option<Vec<CaseChange>>) {
+    /// What is to be put right, and what became of the cases; `covered` says for which time a system's lists are
+    /// whole. Sets the next timer. `None` in place of the cases when the order is over for good and may be
+    /// forgotten.
+    pub fn settle(
+        &mut self,
+        now: Timestamp,
+        covered: impl Fn(&str) -> Option<Coverage>,
+    ) -> (Vec<OrderRepair>, Option<Vec<CaseChange>>) {
         let forgotten_at = self.heard_at.plus(RETENTION);
         if forgotten_at <= now {
             return (Vec::new(), None);
         }
-        let mut findings = self.findings();
-        let spare = self.spare();
+        let absent = self.absent(covered);
+        let mut findings = self.findings(&absent);
+        let spare = self.spare(&absent);
         let open: BTreeSet<String> = self.cases.open().map(|(code, _)| code.into()).collect();
         // What turns into a case in this very call is put right at once, too.
         let before = self.cases.clone();
@@ -227,12 +279,42 @@ impl Agreement {
         self.cases = before;
         let changes = self.cases.follow(findings, now);
         let trying = wrong.iter().filter_map(|cause| self.repairs.next(cause));
-        let next = trying.filter(|at| *at > now).chain(self.cases.due()).min();
+        let soon = trying.filter(|at| *at > now).chain(self.cases.due());
+        let next = soon.chain(self.look_again(now)).min();
         self.due = Some(next.map_or(forgotten_at, |at| at.min(forgotten_at)));
         (repairs, Some(changes))
     }
 
-    fn findings(&self) -> Vec<Finding> {
+    /// When to look again whether lists have become whole: as long as something may still happen to an order
+    /// that somebody said was there.
+    fn look_again(&self, now: Timestamp) -> Option<Timestamp> {
+        let order = self.order.as_ref()?;
+        let is_over = order.closed || order.phase == Phase::Cancelled || self.told.is_empty();
+        let quiet = now.since(self.heard_at).clamp(LOOK_AGAIN.0, LOOK_AGAIN.1);
+        (!is_over).then(|| now.plus(quiet))
+    }
+
+    /// What systems said that they had and do not have by their lists, each with the end of the last list. It
+    /// takes an order's state to know until when something happened.
+    fn absent(&self, covered: impl Fn(&str) -> Option<Coverage>) -> Vec<(&Told, Timestamp)> {
+        let Some(order) = &self.order else {
+            return Vec::new();
+        };
+        let absent = self.told.values().filter_map(|told| {
+            let coverage = covered(&told.source)?;
+            let listed = self.entries.facts().filter(|e| {
+                // An ERP may have several of one order; a channel has it once, under whatever name.
+                let alike = told.role == Role::Channel || e.external == told.external;
+                e.role == told.role && e.source == told.source && alike
+            });
+            let ends = listed.map(|e| e.as_of);
+            let lacks = coverage.lacks(told.at, order.changed_at, ends);
+            lacks.then_some((told, coverage.until))
+        });
+        absent.collect()
+    }
+
+    fn findings(&self, absent: &[(&Told, Timestamp)]) -> Vec<Finding> {
         let mut findings = Vec::new();
         let Some(order) = &self.order else {
             for entry in self.entries.facts().filter(|e| e.is_live()) {
@@ -240,16 +322,25 @@ impl Agreement {
             }
             return findings;
         };
-        let erp = self.erp_orders();
+        let erp = self.erp_orders(absent);
         let wanted = matches!(order.phase, Phase::Open | Phase::Sent) && !order.closed;
+        let channels = absent.iter().filter(|(told, _)| told.role == Role::Channel);
+        for (told, until) in channels.filter(|_| wanted) {
+            findings.push(forgotten(order, told, *until));
+        }
         if erp.is_empty() && wanted {
+            let lists = absent.iter().filter(|(told, _)| told.role == Role::Erp);
+            let said: Vec<String> = lists.map(|(told, until)| left_out(told, *until)).collect();
             findings.push(Finding {
                 code: "MISSING_IN_ERP",
                 cause: Text::default(),
                 severity: Severity::High,
                 patience: PATIENCE,
                 expected: "the ERP has the order".into(),
-                actual: "neither accepted nor listed by an ERP".into(),
+                actual: match said.is_empty() {
+                    true => "neither accepted nor listed by an ERP".into(),
+                    false => said.join(", "),
+                },
                 delta: None,
                 at_risk: Some(order.total),
                 actions: &["replay", "accept it by hand"],
@@ -283,8 +374,12 @@ impl Agreement {
         findings
     }
 
-    /// The ERP's names of the order, as far as they are live.
-    fn erp_orders(&self) -> BTreeSet<Text> {
+    /// The ERP's names of the order, as far as they are live and not left out by its whole lists.
+    fn erp_orders(&self, absent: &[(&Told, Timestamp)]) -> BTreeSet<Text> {
+        let is_absent = |name: &Text| {
+            let mut told = absent.iter().map(|(told, _)| told);
+            told.any(|told| told.role == Role::Erp && told.external == *name)
+        };
         let listed = self.entries.facts().filter(|e| e.role == Role::Erp);
         let (live, gone): (Vec<&Entry>, Vec<&Entry>) = listed.partition(|e| e.is_live());
         let accepted = self.order.iter().flat_map(|o| &o.erp_orders);
@@ -292,14 +387,15 @@ impl Agreement {
         live.iter()
             .map(|e| &e.external)
             .chain(accepted)
+            .filter(|name| !is_absent(name))
             .cloned()
             .collect()
     }
 
     /// The ERP's orders that are too many: all but the oldest, as far as nothing of them has left. ERPs
     /// number upwards, so of two names the longer and then the larger is the newer.
-    fn spare(&self) -> Vec<(Text, Text)> {
-        let names = self.erp_orders();
+    fn spare(&self, absent: &[(&Told, Timestamp)]) -> Vec<(Text, Text)> {
+        let names = self.erp_orders(absent);
         let entry = |name: &Text| {
             let mut all = self.entries.facts();
             all.find(|e| e.role == Role::Erp && e.external == *name)
@@ -349,6 +445,30 @@ fn unknown(entry: &Entry) -> Finding {
         at_risk: None,
         actions,
     }
+}
+
+/// The channel that placed an order does not have it.
+fn forgotten(order: &KnownOrder, told: &Told, until: Timestamp) -> Finding {
+    Finding {
+        code: "ORPHAN",
+        cause: told.source.clone(),
+        severity: Severity::High,
+        patience: PATIENCE,
+        expected: "the channel that placed the order has it".into(),
+        actual: left_out(told, until),
+        delta: None,
+        at_risk: Some(order.total),
+        actions: &["look for it in the channel", "cancel it"],
+    }
+}
+
+fn left_out(told: &Told, until: Timestamp) -> String {
+    let Told {
+        source, external, ..
+    } = told;
+    format!(
+        "{source} told of it as {external}, and its whole lists do not have it, the last until {until}"
+    )
 }
 
 fn total(order: &KnownOrder, entry: &Entry, name: &Text) -> Option<Finding> {
