@@ -4,6 +4,7 @@
 use crate::facts::{change, now_ms};
 use crate::oracle;
 use crate::stage::{HUB, SECRET, SKUS, Stage, TILL, lock, sender_codec, sku};
+use crossdock::codec::Codec;
 use crossdock::connectors::webhook;
 use crossdock::contract::topic;
 use crossdock::domain::compound_key;
@@ -43,15 +44,14 @@ struct Fact {
 }
 
 /// Sends until the time is over, the retailer's last wave at least.
-pub fn facts(stage: &Stage, waves: Vec<oracle::Wave>) {
+pub fn facts(stage: &Stage, codec: &Codec, waves: Vec<oracle::Wave>) {
     let mut random = ChaCha8Rng::seed_from_u64(stage.seed);
-    let codec = sender_codec(stage);
     let mut waves = waves.into_iter().peekable();
     let mut told: BTreeSet<Vec<u8>> = BTreeSet::new();
     let mut burst = 0;
     let mut position = 0;
     while !stage.has_failed() && (!stage.is_over() || waves.peek().is_some()) {
-        let mut facts = changes(&codec, &mut random, &mut position);
+        let mut facts = changes(codec, &mut random, &mut position);
         let has_wave = waves.peek().is_some();
         for fact in waves.next().into_iter().flat_map(|w| w.facts) {
             if fact.topic == topic::STOCK_CHANGE {
@@ -134,12 +134,15 @@ fn schemas(stage: &Stage, folder: &Path) -> std::path::PathBuf {
     path
 }
 
+/// The codec of what is sent, which has looked up in the log what it needs.
+pub fn codec(stage: &Stage) -> Codec {
+    let codec = sender_codec(stage);
+    changes(&codec, &mut ChaCha8Rng::seed_from_u64(stage.seed), &mut 0);
+    codec
+}
+
 /// Changes of stock, a tenth of them twice, out of order.
-fn changes(
-    codec: &crossdock::codec::Codec,
-    random: &mut ChaCha8Rng,
-    position: &mut i64,
-) -> Vec<Fact> {
+fn changes(codec: &Codec, random: &mut ChaCha8Rng, position: &mut i64) -> Vec<Fact> {
     let mut facts: Vec<Fact> = Vec::new();
     let mut again = Vec::new();
     for _ in 0..CHANGES {

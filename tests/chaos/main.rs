@@ -99,7 +99,7 @@ fn main() -> ExitCode {
 /// Load and faults side by side, until the time is over; then everything is made whole.
 fn play(stage: &Stage, chosen: &[Kind], duration: Duration) {
     // Made of what is in the log, which may not answer once brokers are killed.
-    let waves = load::retailer(stage);
+    let (codec, waves) = (&load::codec(stage), load::retailer(stage));
     stage.begin(Instant::now() + duration);
     std::thread::scope(|scope| {
         // Whoever fails ends the others.
@@ -108,7 +108,7 @@ fn play(stage: &Stage, chosen: &[Kind], duration: Duration) {
                 stage.fail();
             }
         };
-        scope.spawn(move || guarded(Box::new(|| load::facts(stage, waves))));
+        scope.spawn(move || guarded(Box::new(|| load::facts(stage, codec, waves))));
         scope.spawn(move || guarded(Box::new(|| load::deliveries(stage))));
         scope.spawn(move || guarded(Box::new(|| stage.keep_running())));
         for hand in Hand::ALL {
