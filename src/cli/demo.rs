@@ -293,7 +293,7 @@ fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::{Front, Verdicts};
+    use crate::demo::{Front, LeftOut, Verdicts};
     use crate::verify::Ledger;
     use std::collections::BTreeMap;
 
@@ -308,6 +308,7 @@ mod tests {
                 ..Ledger::default()
             },
             invariants: Verdicts(BTreeMap::from([(1, "ok".to_owned()), (4, verdict.into())])),
+            left_out: LeftOut::default(),
             took: Duration::ZERO,
         }
     }

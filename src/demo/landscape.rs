@@ -9,7 +9,7 @@ use super::traders::{
     CHANNELS, CORNER, DEPOT, Erp, Heard, Market, SHOP, STORES, Shared, Shoppers, Steady, Street,
     Survey, THIRD_PARTY, Tills, WAREHOUSE, best_sellers, survey,
 };
-use super::{Options, Report, SLICE};
+use super::{LeftOut, Options, Report, SLICE};
 use crate::connectors;
 use crate::contract::event::Event;
 use crate::contract::topic;
@@ -45,6 +45,7 @@ pub(super) struct Landscape {
     pub estate: Estate,
     pub market: Market,
     pub erp: Arc<dyn Fake>,
+    left_out: LeftOut,
     started: std::time::Instant,
     _data: Option<OwnFile>,
 }
@@ -61,7 +62,7 @@ impl Drop for OwnFile {
 impl Landscape {
     pub async fn start(options: &Options) -> Result<Self, Fault> {
         let (path, kept) = data_file(options)?;
-        let survey = surveyed(&path).await?;
+        let (survey, left_out) = surveyed(&path).await?;
         let shops = open_shops(&survey, options.seed).await?;
         let skus = best_sellers(&survey, SKUS_WANTED);
         let erp = FakeOptions {
@@ -136,6 +137,7 @@ impl Landscape {
             estate,
             market,
             erp,
+            left_out,
             started: std::time::Instant::now(),
             _data: kept,
         })
@@ -186,6 +188,7 @@ impl Landscape {
             events: self.events(),
             ledger,
             invariants,
+            left_out: self.left_out,
             took: self.started.elapsed(),
         })
     }
@@ -303,6 +306,8 @@ fn file_connector(name: &str, path: &Path) -> Result<Arc<dyn Connector>, Fault> 
         serde_norway::from_str(text).map_err(|e| setup(e.to_string()))?;
     let mut settings = example["connectors"][0]["settings"].take();
     settings["path"] = path.display().to_string().into();
+    // Nobody writes on.
+    settings["last_line_after_s"] = 0.into();
     build("file", name, settings)
 }
 
@@ -313,15 +318,20 @@ fn source_of(connector: &dyn Connector) -> Result<Box<dyn Source>, Fault> {
 }
 
 /// What the data holds, read once.
-async fn surveyed(path: &Path) -> Result<Survey, Fault> {
+async fn surveyed(path: &Path) -> Result<(Survey, LeftOut), Fault> {
     let source = source_of(file_connector("tills", path)?.as_ref());
     const TAKEN: &str = "--data takes the UCI \"Online Retail\" file as CSV, plain or gzip, with the columns InvoiceNo, StockCode, Quantity, InvoiceDate and Country";
     let read = survey(source?.as_mut()).await;
-    let survey = read.map_err(|fault| setup(format!("{}; {TAKEN}", fault.message)))?;
+    let (survey, left_out) = read.map_err(|fault| setup(format!("{}; {TAKEN}", fault.message)))?;
     if survey.is_empty() {
-        return Err(setup(format!("{} holds no sales; {TAKEN}", path.display())));
+        let why = left_out.first.first().map(|l| format!(" ({l})"));
+        return Err(setup(format!(
+            "{} holds no sales{}; {TAKEN}",
+            path.display(),
+            why.unwrap_or_default()
+        )));
     }
-    Ok(survey)
+    Ok((survey, left_out))
 }
 
 /// The sales to read: the given file, or the slice that is compiled in, in a file of its own.

@@ -24,7 +24,7 @@ pub(crate) mod traders;
 
 pub use day::{Front, Observer, Phase, Picture};
 pub use invariants::Verdicts;
-pub use report::Report;
+pub use report::{LeftOut, Report};
 
 use crate::log::Log;
 use crate::pipeline::Fault;

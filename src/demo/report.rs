@@ -1,6 +1,7 @@
 //! What a demo has to say at the end.
 
 use super::invariants::{Verdicts, WORDING};
+use crate::pipeline::SourceReject;
 use crate::verify::Ledger;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
@@ -16,8 +17,35 @@ pub struct Report {
     pub ledger: Ledger,
     /// The invariants.
     pub invariants: Verdicts,
+    /// What of the data was not taken.
+    pub left_out: LeftOut,
     /// How long it took. Not part of [`Report::json`], which repeats itself for a seed.
     pub took: Duration,
+}
+
+/// Lines of the data that tell no sale that could be read. Each is a dead letter of the tills.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// How many.
+    pub lines: u64,
+    /// Where the first of them stand, and what is wrong with each.
+    pub first: Vec<String>,
+}
+
+impl LeftOut {
+    const TOLD_MAX: usize = 3;
+
+    /// Counts one more.
+    pub(super) fn note(&mut self, reject: &SourceReject) {
+        self.lines += 1;
+        if self.first.len() < Self::TOLD_MAX {
+            let origin = &reject.origin;
+            self.first.push(format!(
+                "{}, {}: {}",
+                origin.container, origin.item, reject.fault.message
+            ));
+        }
+    }
 }
 
 impl Report {
@@ -26,15 +54,46 @@ impl Report {
         self.ledger.balances() && self.invariants.all_hold()
     }
 
-    /// One JSON object: `events`, `ledger`, `invariants`.
+    /// One JSON object: `events`, `ledger`, `invariants`, `left_out` (lines of the data).
     pub fn json(&self) -> serde_json::Value {
         serde_json::json!({
             "seed": self.seed,
             "events": self.events,
             "ledger": self.ledger,
             "invariants": self.invariants,
+            "left_out": self.left_out.lines,
         })
     }
+}
+
+/// Reads one number of the books.
+type Count = fn(&Ledger) -> i64;
+
+/// The rows of the books, from what there was to what became of it.
+const ROWS: [(&str, Count); 9] = [
+    ("produced", |l| l.produced),
+    ("applied", |l| l.applied),
+    ("duplicate", |l| l.duplicate),
+    ("superseded", |l| l.superseded),
+    ("compensated", |l| l.compensated),
+    ("buffered", |l| l.buffered),
+    ("parked", |l| l.parked),
+    ("dead-lettered", |l| l.dead_lettered),
+    ("in flight", |l| l.in_flight),
+];
+/// The first of the rows of what is not over yet, or went wrong: whose it is matters there.
+const FIRST_OPEN: usize = 5;
+
+/// Who has how much of a row.
+fn shares(ledger: &Ledger, count: Count) -> String {
+    let readers = ledger.readers.iter().filter(|(_, l)| count(l) != 0);
+    let shares: Vec<String> = readers
+        .map(|(name, l)| format!("{name} {}", count(l)))
+        .collect();
+    if shares.is_empty() {
+        return String::new();
+    }
+    format!("   {}", shares.join(", "))
 }
 
 impl fmt::Display for Report {
@@ -48,20 +107,13 @@ impl fmt::Display for Report {
             self.seed
         )?;
         writeln!(f, "Ledger: every record, for each of its readers")?;
-        let rows = [
-            ("produced", l.produced),
-            ("applied", l.applied),
-            ("duplicate", l.duplicate),
-            ("superseded", l.superseded),
-            ("compensated", l.compensated),
-            ("buffered", l.buffered),
-            ("parked", l.parked),
-            ("dead-lettered", l.dead_lettered),
-            ("in flight", l.in_flight),
-        ];
-        for (index, (name, count)) in rows.into_iter().enumerate() {
+        for (index, (name, count)) in ROWS.into_iter().enumerate() {
             let sign = ["", "=", "+"][index.min(2)];
-            writeln!(f, "  {sign:1} {name:<14} {count:>9}")?;
+            write!(f, "  {sign:1} {name:<14} {:>9}", count(l))?;
+            if index >= FIRST_OPEN {
+                f.write_str(&shares(l, count))?;
+            }
+            writeln!(f)?;
         }
         writeln!(
             f,
@@ -74,6 +126,17 @@ impl fmt::Display for Report {
         )?;
         for fault in l.faults.iter().take(5) {
             writeln!(f, "    {fault}")?;
+        }
+        if self.left_out.lines > 0 {
+            writeln!(
+                f,
+                "Left out of the data, each a dead letter of the tills: {} lines",
+                self.left_out.lines
+            )?;
+            for line in &self.left_out.first {
+                writeln!(f, "  {line}")?;
+            }
+            writeln!(f)?;
         }
         writeln!(
             f,

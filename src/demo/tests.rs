@@ -1,8 +1,12 @@
 //! A run repeats itself, and other seeds bring other runs.
 
-use super::{Observer, Options, Picture, Report, SLICE, run};
+use super::{Cluster, Observer, Options, Picture, Report, SLICE, run};
+use crate::contract::Catalogue;
+use crate::log::embedded::{self, EmbeddedLog};
+use crate::log::{Log, TopicPartition};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Nobody watches.
 pub(super) struct Blind;
@@ -83,4 +87,42 @@ fn the_report_is_one_object_with_the_books_and_a_verdict_each() {
         assert_eq!(report["invariants"][number.to_string()], "ok", "{report}");
     }
     assert_eq!(report["invariants"].as_object().map(|o| o.len()), Some(16));
+}
+
+#[test]
+fn a_line_that_cannot_be_read_is_told_and_dead_lettered_and_the_last_needs_no_line_break() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = few_sales(folder.path());
+    let text = std::fs::read_to_string(&path).expect("the sales");
+    let mut lines: Vec<&str> = text.lines().take(1_001).collect();
+    let broken = lines[1].replacen(",6,", ",many,", 1);
+    assert_ne!(broken, lines[1], "the first sale is of six pieces");
+    lines[1] = &broken;
+    std::fs::write(&path, lines.join("\n")).expect("written");
+    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::new(embedded::Options::system()));
+    let options = Options {
+        seed: 6,
+        data: Some(path),
+        ledgers: None,
+        cluster: Some(Cluster {
+            log: log.clone(),
+            registry: None,
+        }),
+    };
+    let report = block_on(run(&options, &mut Blind)).expect("a run");
+    assert!(report.is_good(), "{report}");
+    assert_eq!(report.json()["left_out"], 1);
+    let words = report.to_string();
+    assert!(
+        words.contains("line 2") && words.contains("many"),
+        "{words}"
+    );
+    let letters = Catalogue::compiled().dead_letter_topic("tills");
+    let topics = log.admin().topics().expect("topics");
+    let found = topics.iter().find(|t| t.name == letters).expect("a topic");
+    let ends = (0..found.partitions).map(|p| {
+        let at = TopicPartition::new(letters.as_str(), p);
+        log.admin().watermarks(&at).expect("watermarks").1
+    });
+    assert!(ends.sum::<i64>() > 0, "nothing stands in {letters}");
 }

@@ -17,6 +17,7 @@ pub(super) use shoppers::Shoppers;
 pub(super) use tills::Tills;
 
 use super::facts;
+use super::report::LeftOut;
 use crate::contract::event::{Event, ReservationStatus, StockChanged, StockState, Text};
 use crate::pipeline::{Cursor, Fault, Source, SourceBatch, SourceReject};
 use rand::prelude::*;
@@ -159,9 +160,9 @@ fn random(seed: u64, salt: u64, position: i64) -> ChaCha8Rng {
 /// What the data holds: units sold by SKU and store.
 pub(super) type Survey = BTreeMap<(String, String), i64>;
 
-/// Reads all sales once, for opening stock.
-pub(super) async fn survey(source: &mut dyn Source) -> Result<Survey, Fault> {
-    let mut survey = Survey::new();
+/// Reads all sales once, for opening stock; and what of the data is none.
+pub(super) async fn survey(source: &mut dyn Source) -> Result<(Survey, LeftOut), Fault> {
+    let (mut survey, mut left_out) = (Survey::new(), LeftOut::default());
     let mut cursor: Option<Cursor> = None;
     loop {
         let batch = source.poll("main", cursor.as_ref()).await?;
@@ -172,8 +173,9 @@ pub(super) async fn survey(source: &mut dyn Source) -> Result<Survey, Fault> {
                     .or_default() -= sellable_change(e);
             }
         }
+        batch.rejects.iter().for_each(|r| left_out.note(r));
         if !batch.more {
-            return Ok(survey);
+            return Ok((survey, left_out));
         }
         cursor = Some(batch.cursor);
     }
