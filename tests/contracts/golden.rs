@@ -6,6 +6,7 @@ use crate::{schema, values, write};
 use crossdock::contract::event::Event;
 use crossdock::contract::lint::digest;
 use crossdock::contract::{Catalogue, Status};
+use crossdock::{connectors, processors};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::BTreeSet;
@@ -118,4 +119,30 @@ fn a_published_schema_never_changes() {
         published().len(),
         "a contract was published: add its line to schemas/published.lock"
     );
+}
+
+#[test]
+fn what_processors_and_connectors_read_and_write_is_published() {
+    let catalogue = Catalogue::compiled();
+    let of_processors = processors::ALL.iter().flat_map(|p| {
+        let d = p.descriptor;
+        [d.inputs, d.tables, d.outputs].concat()
+    });
+    let of_connectors = connectors::ALL
+        .iter()
+        .flat_map(|c| [c.emits, c.accepts].concat());
+    let used: BTreeSet<&str> = of_processors.chain(of_connectors).collect();
+    let mut seen = 0;
+    for topic in catalogue.topics() {
+        if used.contains(topic.name.as_str()) {
+            assert_eq!(
+                topic.status,
+                Status::Published,
+                "{}: a schema that is no more than a draft is not registered",
+                topic.name
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen >= 30, "{seen} topics of {}", used.len());
 }
