@@ -5,6 +5,7 @@ use crate::world::{FAULTS, SINK, World, meta};
 use crossdock::contract::event::*;
 use crossdock::contract::{Catalogue, topic};
 use crossdock::domain::{Decimal, compound_key};
+use crossdock::log::embedded::Injected;
 use crossdock::pipeline::{Ack, Capabilities, Code, Delivery, Fault, Idempotency, Sink, Stage};
 use crossdock::runtime::{Progress, SinkTask, TaskSettings};
 use futures::executor::block_on;
@@ -105,6 +106,10 @@ impl Sink for Caller {
 fn task(world: &World, storefront: &Arc<Storefront>, slot: &str) -> SinkTask {
     let mut settings = TaskSettings::new(slot, 0);
     settings.static_membership = false;
+    task_with(world, storefront, settings)
+}
+
+fn task_with(world: &World, storefront: &Arc<Storefront>, settings: TaskSettings) -> SinkTask {
     let caller = Caller {
         storefront: storefront.clone(),
         under_way: Mutex::default(),
@@ -314,6 +319,37 @@ fn partitions(world: &World) -> i32 {
     let topics = world.log.topics().expect("topics");
     let ats = topics.iter().find(|t| t.name == topic::STOCK_ATS);
     ats.expect("the topic").partitions
+}
+
+/// In a run of chaos a sink whose place in its group was taken during an outage told of the outage alone, step
+/// after step, and was never made anew.
+#[test]
+fn a_sink_whose_place_is_taken_says_so_whatever_else_it_meets() {
+    let world = World::new();
+    let storefront = Arc::new(Storefront {
+        shown: Mutex::default(),
+        random: Mutex::new(StdRng::seed_from_u64(3)),
+    });
+    let make = || task_with(&world, &storefront, TaskSettings::new("one", 0));
+    let mut former = make();
+    world.send(topic::STOCK_ATS, "A|web", availability("A", 1, 1));
+    world.log.inject(Injected::CommitLost);
+    let failed = (0..200).any(|_| {
+        world.advance(Duration::from_millis(50));
+        block_on(former.step(Duration::ZERO)).is_err()
+    });
+    assert!(failed, "the commit was lost");
+    let mut present = make();
+    let _ = block_on(present.step(Duration::ZERO));
+    let told: Vec<Code> = (0..3)
+        .filter_map(|_| {
+            // It cannot get what it needs to go on either.
+            world.log.inject(Injected::Producer);
+            block_on(former.step(Duration::ZERO)).err()
+        })
+        .map(|fault| fault.code)
+        .collect();
+    assert_eq!(told, [Code::Log, Code::NameTaken, Code::NameTaken]);
 }
 
 /// A storefront that takes fulfilments and refunds, and a refund only after the order was sent.

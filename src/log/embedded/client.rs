@@ -4,6 +4,7 @@ use super::super::{
     Assignment, Consumer, GroupGeneration, GroupSpec, Isolation, LogError, Offset, Offsets,
     Outgoing, Producer, ProducerSpec, Reader, TopicPartition, Wanted, partition_for,
 };
+use super::group::Group;
 use super::{Injected, Inner, Shared, Transaction};
 use crate::pipeline::Record;
 use std::collections::{BTreeMap, BTreeSet};
@@ -109,12 +110,20 @@ impl EmbeddedConsumer {
         Ok(changes)
     }
 
+    /// Whether another member has this one's name.
+    fn is_replaced(&self, inner: &Inner) -> bool {
+        let group = inner.groups.get(&self.spec.group);
+        let is_taken =
+            |g: &Group| g.has(&self.member) && !g.is_member(&self.member, self.incarnation);
+        self.spec.member.is_some() && group.is_some_and(is_taken)
+    }
+
     /// The group went on without this member: it loses what it has and joins again.
     fn expelled(&mut self, inner: &mut Inner, now: Duration) -> Result<Vec<Assignment>, LogError> {
         let lost: Vec<TopicPartition> = self.positions.keys().cloned().collect();
         self.stop(&lost);
+        let replaced = self.is_replaced(inner);
         let group = inner.groups.entry(self.spec.group.clone()).or_default();
-        let replaced = self.spec.member.is_some() && group.has(&self.member);
         if !replaced {
             group.join(&self.member, &self.spec, self.incarnation, now);
         }
@@ -205,16 +214,18 @@ impl Consumer for EmbeddedConsumer {
     }
 
     fn seek(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), LogError> {
-        if self.shared.lock().take_injected(Injected::Seek) {
+        let mut inner = self.shared.lock();
+        if inner.take_injected(Injected::Seek) {
             return Err(LogError::TimedOut("injected: the seek failed".into()));
         }
-        match self.positions.get_mut(partition) {
-            Some(position) => {
-                *position = offset;
-                Ok(())
-            }
-            None => Err(LogError::Other(format!("{partition} is not owned"))),
+        if let Some(position) = self.positions.get_mut(partition) {
+            *position = offset;
+            return Ok(());
         }
+        Err(match self.is_replaced(&inner) {
+            true => LogError::Replaced(self.member.clone()),
+            false => LogError::Other(format!("{partition} is not owned")),
+        })
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {

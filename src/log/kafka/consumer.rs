@@ -181,7 +181,12 @@ impl KafkaConsumer {
         changes
     }
 
+    /// What an error means. Of a client that has had a fatal error every call fails in some way, or is not
+    /// answered: then that error is the cause.
     fn error(&self, error: &KafkaError) -> LogError {
+        if let Err(fatal) = self.check_fatal() {
+            return fatal;
+        }
         log_error(&self.address, self.topics.first().map(|t| &**t), error)
     }
 }
@@ -268,7 +273,7 @@ impl Consumer for KafkaConsumer {
 
     fn seek(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), LogError> {
         // Right after an assignment the partition's fetcher may not run yet, and a seek is refused
-        // until it does.
+        // until it does. A client with a fatal error never gets there.
         let deadline = Instant::now() + CALL_TIME_MAX;
         loop {
             let sought = self.consumer.seek(
@@ -279,7 +284,9 @@ impl Consumer for KafkaConsumer {
             );
             match sought {
                 Ok(()) => return Ok(()),
-                Err(error) if Instant::now() > deadline => return Err(self.error(&error)),
+                Err(error) if Instant::now() > deadline || self.check_fatal().is_err() => {
+                    return Err(self.error(&error));
+                }
                 Err(_) => std::thread::sleep(Duration::from_millis(5)),
             }
         }

@@ -28,7 +28,7 @@ use crate::codec::Codec;
 use crate::contract::{Catalogue, SINKS};
 use crate::domain::Timestamp;
 use crate::log::{Consumer, GroupProtocol, GroupSpec, Isolation, Log, Producer, TopicPartition};
-use crate::pipeline::{Clock, Fault, Record, Sink};
+use crate::pipeline::{Clock, Code, Fault, Record, Sink};
 use crate::telemetry::Telemetry;
 use calls::Finished;
 use futures::StreamExt;
@@ -227,10 +227,12 @@ impl SinkTask {
     /// A retry: the log is unwell. A halt: the target or the configuration must be mended by
     /// somebody; records wait.
     pub async fn step(&mut self, wait: Duration) -> Result<Progress, Fault> {
-        // What one part meets does not keep the others from going on.
+        // What one part meets does not keep the others from going on. The first is told, but that the
+        // member's place is taken comes before it: nothing else ends while that is so.
         let mut first: Option<Fault> = None;
-        let mut keep = |fault: Fault| {
-            first.get_or_insert(fault);
+        let mut keep = |fault: Fault| match fault.code {
+            Code::NameTaken => first = Some(fault),
+            _ => drop(first.get_or_insert(fault)),
         };
         let restoring = self.align().unwrap_or_else(|fault| {
             keep(fault);

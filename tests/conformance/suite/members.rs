@@ -28,6 +28,7 @@ pub(super) fn a_static_member_that_is_replaced_is_told(case: &Case<'_>) {
     let topic = case.topic("in", 2);
     let mut former = case.consumer(&[&topic], Some("same"), GroupProtocol::Range);
     own(&mut [&mut former], &[2]);
+    let owned = former.owned();
     let mut present = case.consumer(&[&topic], Some("same"), GroupProtocol::Range);
     let deadline = Instant::now() + PATIENCE;
     let told = loop {
@@ -43,6 +44,11 @@ pub(super) fn a_static_member_that_is_replaced_is_told(case: &Case<'_>) {
     assert!(matches!(told, LogError::Replaced(_)), "{told:?}");
     let again = former.poll(0, WAIT, &mut Vec::new());
     assert!(matches!(again, Err(LogError::Replaced(_))), "{again:?}");
+    // Whatever else it asks for, it hears the same, and at once.
+    for partition in &owned {
+        let sought = former.seek(partition, 0);
+        assert!(matches!(sought, Err(LogError::Replaced(_))), "{sought:?}");
+    }
     own(&mut [&mut present], &[2]);
 }
 
