@@ -5,8 +5,8 @@
 
 use crate::contract::event::Outcome;
 use prometheus::{
-    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub struct Telemetry {
     target_down: IntGaugeVec,
     parked_keys: IntGaugeVec,
     parked_records: IntGaugeVec,
+    calls_given_up: IntCounter,
+    calls_hanging: IntGauge,
 }
 
 /// What a committed transaction did.
@@ -95,6 +97,16 @@ impl Telemetry {
             "crossdock_parked_records",
             "Records that wait in the lines of parked keys",
         );
+        let calls_given_up = IntCounter::new(
+            "crossdock_log_calls_given_up_total",
+            "Calls of the log that did not come back in time and were given up, each with its producer",
+        )
+        .expect("a valid name");
+        let calls_hanging = IntGauge::new(
+            "crossdock_log_calls_hanging",
+            "Calls of the log that were given up and still hang: a thread and a client each",
+        )
+        .expect("a valid name");
         let buckets = vec![
             0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
         ];
@@ -133,6 +145,8 @@ impl Telemetry {
             Box::new(event_age.clone()),
             Box::new(restore.clone()),
             Box::new(ready.clone()),
+            Box::new(calls_given_up.clone()),
+            Box::new(calls_hanging.clone()),
         ] {
             registry.register(metric).expect("a name of its own");
         }
@@ -149,6 +163,8 @@ impl Telemetry {
             target_down,
             parked_keys,
             parked_records,
+            calls_given_up,
+            calls_hanging,
         }
     }
 
@@ -238,6 +254,14 @@ impl Telemetry {
             .inc();
     }
 
+    /// Says how many calls of the log were given up since the process began, and how many of them hang.
+    pub fn given_up(&self, ever: u64, hanging: u64) {
+        let before = self.calls_given_up.get();
+        self.calls_given_up.inc_by(ever.saturating_sub(before));
+        self.calls_hanging
+            .set(i64::try_from(hanging).unwrap_or(i64::MAX));
+    }
+
     /// Says whether a task works.
     pub fn ready(&self, task: &str, ready: bool) {
         self.ready.with_label_values(&[task]).set(i64::from(ready));
@@ -274,8 +298,24 @@ mod tests {
             "crossdock_event_age_seconds{task=\"stock-ledger/0\"} 0",
             "crossdock_restore_records{task=\"stock-ledger/0\"} 0",
             "crossdock_task_ready{task=\"stock-ledger/0\"} 0",
+            "crossdock_log_calls_given_up_total 0",
+            "crossdock_log_calls_hanging 0",
         ] {
             assert!(text.contains(series), "{series}: {text}");
         }
+    }
+
+    #[test]
+    fn calls_that_were_given_up_are_counted_once_and_hang_until_they_come_back() {
+        let telemetry = Telemetry::new();
+        for (ever, hanging) in [(2, 2), (2, 2), (3, 1)] {
+            telemetry.given_up(ever, hanging);
+        }
+        let text = telemetry.render();
+        assert!(
+            text.contains("crossdock_log_calls_given_up_total 3"),
+            "{text}"
+        );
+        assert!(text.contains("crossdock_log_calls_hanging 1"), "{text}");
     }
 }

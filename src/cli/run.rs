@@ -5,7 +5,7 @@ use super::shared;
 use crate::codec::Codec;
 use crate::config::Configuration;
 use crate::contract::{Catalogue, topic};
-use crate::log::Log;
+use crate::log::{GivenUp, Log};
 use crate::pipeline::{Connector, ConnectorDescriptor, Verdict};
 use crate::processors::Registered;
 use crate::runtime::Budget;
@@ -29,6 +29,10 @@ const SLOTS_MAX: usize = 1_000;
 const HEALTH_INTERVAL: Duration = Duration::from_millis(200);
 /// Tasks that have not ended by then are left behind, so that the process ends within ten seconds.
 const STOP_TIME_MAX: Duration = Duration::from_secs(9);
+
+/// Calls of the log that were given up and still hang. Each keeps its client, with threads and buffers;
+/// a new process has none.
+const CALLS_HANGING_MAX: u64 = 64;
 
 /// Arguments of `crossdock run`.
 #[derive(clap::Args)]
@@ -137,6 +141,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     tracing::info!(instance, listen = %address, state = %state.join(&instance).display(), log = log.address(), names = ?args.names, "running");
     let health = service.health();
     let ended = service.health();
+    let watched = telemetry.clone();
     let stop = service.stop();
     runtime.spawn(async move {
         let live = health.clone();
@@ -161,7 +166,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
                 // The channel's other end lives as long as the runtime.
                 _ = hear.wait_for(|told| *told) => return None,
                 () = tokio::time::sleep(HEALTH_INTERVAL) => {
-                    if let Some(why) = ended.lost_cause() {
+                    let calls = log.given_up();
+                    watched.given_up(calls.ever, calls.hanging);
+                    if let Some(why) = ended.lost_cause().or_else(|| burden(calls)) {
                         return Some(why);
                     }
                 }
@@ -182,6 +189,18 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    })
+}
+
+/// Why the process must end although its tasks could go on: what was given up takes more than it may.
+fn burden(calls: GivenUp) -> Option<String> {
+    (calls.hanging >= CALLS_HANGING_MAX).then(|| {
+        format!(
+            "{} calls that tell a group's coordinator of offsets hang, each with a thread and a client, and no more than \
+             {CALLS_HANGING_MAX} may; start this instance again, and see whether the brokers that lead \
+             __consumer_offsets can be reached from here",
+            calls.hanging
+        )
     })
 }
 
@@ -470,4 +489,19 @@ fn answer(good: bool, health: &service::Health) -> (StatusCode, String) {
         StatusCode::SERVICE_UNAVAILABLE
     };
     (status, lines.collect::<Vec<_>>().join("\n") + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_calls_that_hang_end_the_process_with_words_and_those_that_came_back_do_not() {
+        let calls = |ever, hanging| burden(GivenUp { ever, hanging });
+        assert_eq!(calls(0, 0), None);
+        assert_eq!(calls(1_000, CALLS_HANGING_MAX - 1), None);
+        let words = calls(CALLS_HANGING_MAX, CALLS_HANGING_MAX).expect("it ends");
+        assert!(words.contains("64 calls"), "{words}");
+        assert!(words.contains("__consumer_offsets"), "{words}");
+    }
 }

@@ -9,8 +9,8 @@
 
 use super::tally::{Counts, Tally};
 use crate::log::{
-    Admin, Assignment, Consumer, GroupGeneration, GroupSpec, Isolation, Log, LogError, Offset,
-    Offsets, Outgoing, Producer, ProducerSpec, Reader, TopicPartition, Wanted,
+    Admin, Assignment, Consumer, GivenUp, GroupGeneration, GroupSpec, Isolation, Log, LogError,
+    Offset, Offsets, Outgoing, Producer, ProducerSpec, Reader, TopicPartition, Wanted,
 };
 use crate::pipeline::Record;
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,6 +77,9 @@ impl Log for Prompt {
     }
     fn id(&self) -> &str {
         self.inner.id()
+    }
+    fn given_up(&self) -> GivenUp {
+        self.inner.given_up()
     }
 }
 

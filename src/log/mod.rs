@@ -257,6 +257,20 @@ pub trait Log: Send + Sync {
     /// What tells this log from every other, also from a later one at the same address: Kafka's
     /// cluster id. What was kept locally of one log must not be used with another.
     fn id(&self) -> &str;
+    /// What has become of calls that were given up because they did not come back in time. A log
+    /// whose calls keep to their time has none.
+    fn given_up(&self) -> GivenUp {
+        GivenUp::default()
+    }
+}
+
+/// Calls that did not come back in time and were given up, each with its producer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GivenUp {
+    /// Since the connection was made.
+    pub ever: u64,
+    /// Of these, the ones that still hang: a thread and a client each.
+    pub hanging: u64,
 }
 
 /// A member of a consumer group.

@@ -5,8 +5,8 @@
 //! beneath name what is really there.
 
 use super::{
-    Admin, Assignment, Consumer, GroupGeneration, GroupSpec, Isolation, Log, LogError, Offset,
-    Offsets, Outgoing, Producer, ProducerSpec, Reader, TopicPartition, TopicSpec, Wanted,
+    Admin, Assignment, Consumer, GivenUp, GroupGeneration, GroupSpec, Isolation, Log, LogError,
+    Offset, Offsets, Outgoing, Producer, ProducerSpec, Reader, TopicPartition, TopicSpec, Wanted,
 };
 use crate::pipeline::Record;
 use std::collections::BTreeMap;
@@ -156,6 +156,9 @@ impl Log for Scoped {
     }
     fn id(&self) -> &str {
         &self.id
+    }
+    fn given_up(&self) -> GivenUp {
+        self.inner.given_up()
     }
 }
 

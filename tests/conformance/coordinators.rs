@@ -5,13 +5,13 @@ use crate::kafka::Kafka;
 use crate::proxy::{Network, Proxy, Way};
 use crossdock::log::kafka::{KafkaLog, KafkaSettings};
 use crossdock::log::{
-    Consumer, GroupProtocol, GroupSpec, Isolation, Log, LogError, Offsets, Producer, ProducerSpec,
-    TopicPartition, TopicSpec,
+    Consumer, GivenUp, GroupProtocol, GroupSpec, Isolation, Log, LogError, Offsets, Producer,
+    ProducerSpec, TopicPartition, TopicSpec,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const TOPIC: &str = "retail.test.coordinators.v1";
 /// Longer than any call may take, and shorter than anybody would wait for this test.
@@ -118,10 +118,24 @@ fn a_producer_whose_groups_coordinator_cannot_be_reached_is_given_up_and_the_nex
     let error = sent.expect_err("nobody took the offsets");
     assert!(matches!(error, LogError::Fatal(_)), "{error}");
     assert!(error.to_string().contains("coordinator"), "{error}");
+    assert_eq!(
+        log.given_up(),
+        GivenUp {
+            ever: 1,
+            hanging: 1
+        }
+    );
 
     network.open();
     pair.producer = producer(&log, &pair.id);
     pair.transact().expect("committed");
+    // The call that was given up finds the coordinator too, and comes to its end.
+    let deadline = Instant::now() + PATIENCE;
+    while log.given_up().hanging > 0 {
+        assert!(Instant::now() < deadline, "it hangs for ever");
+        std::thread::yield_now();
+    }
+    assert_eq!(log.given_up().ever, 1);
 }
 
 /// Transactions ended, and offsets told of, at each broker.

@@ -12,8 +12,8 @@ mod producer;
 mod reader;
 
 use super::{
-    Admin, Consumer, GroupSpec, Isolation, Log, LogError, Offset, Producer, ProducerSpec, Reader,
-    TopicPartition,
+    Admin, Consumer, GivenUp, GroupSpec, Isolation, Log, LogError, Offset, Producer, ProducerSpec,
+    Reader, TopicPartition,
 };
 pub use crate::config::KafkaSettings;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -108,6 +108,7 @@ fn isolation_name(isolation: Isolation) -> &'static str {
 pub struct KafkaLog {
     settings: KafkaSettings,
     admin: admin::KafkaAdmin,
+    given_up: producer::Calls,
 }
 
 impl KafkaLog {
@@ -117,7 +118,11 @@ impl KafkaLog {
     /// [`LogError::Unreachable`] or [`LogError::Unauthorised`], within ten seconds.
     pub fn connect(settings: KafkaSettings) -> Result<Self, LogError> {
         let admin = admin::KafkaAdmin::connect(&settings)?;
-        Ok(KafkaLog { settings, admin })
+        Ok(KafkaLog {
+            settings,
+            admin,
+            given_up: producer::Calls::default(),
+        })
     }
 }
 
@@ -134,7 +139,8 @@ impl Log for KafkaLog {
             .map(|r| Box::new(r) as _)
     }
     fn producer(&self, spec: &ProducerSpec) -> Result<Box<dyn Producer>, LogError> {
-        producer::KafkaProducer::new(&self.settings, spec).map(|p| Box::new(p) as _)
+        let calls = self.given_up.clone();
+        producer::KafkaProducer::new(&self.settings, spec, calls).map(|p| Box::new(p) as _)
     }
     fn admin(&self) -> &dyn Admin {
         &self.admin
@@ -144,6 +150,9 @@ impl Log for KafkaLog {
     }
     fn id(&self) -> &str {
         self.admin.cluster_id()
+    }
+    fn given_up(&self) -> GivenUp {
+        self.given_up.so_far()
     }
 }
 

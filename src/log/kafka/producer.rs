@@ -1,6 +1,6 @@
 //! Idempotent and transactional producers.
 
-use super::super::{GroupGeneration, LogError, Offsets, Outgoing, Producer, ProducerSpec};
+use super::super::{GivenUp, GroupGeneration, LogError, Offsets, Outgoing, Producer, ProducerSpec};
 use super::consumer::offset_list;
 use super::native::{self, Topics};
 use super::{CALL_TIME_MAX, KafkaSettings, forward, forward_error, log_error};
@@ -12,6 +12,7 @@ use rdkafka::producer::{
     BaseProducer, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
 };
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -72,12 +73,50 @@ pub(super) struct KafkaProducer {
     /// Shared with a call that hangs, which keeps its client.
     producer: Arc<BaseProducer<Deliveries>>,
     failed: Arc<Mutex<Option<LogError>>>,
+    calls: Calls,
     address: String,
     transactional: bool,
     sent: u32,
     /// Why the producer can no longer be used. The broker may still act on a call that was not
     /// answered, even in a later transaction; so there is none.
     spent: Cell<Option<Spent>>,
+}
+
+/// Counts the calls that were given up by all producers of a connection, and those that came back
+/// all the same.
+#[derive(Clone, Default)]
+pub(super) struct Calls(Arc<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    given_up: AtomicU64,
+    came_back: AtomicU64,
+}
+
+impl Calls {
+    /// A call is no longer waited for. `met` belongs to it: the call's end and this come in either
+    /// order, and whichever is second counts that it came back.
+    fn give_up(&self, met: &AtomicBool) {
+        self.0.given_up.fetch_add(1, Ordering::SeqCst);
+        self.end(met);
+    }
+
+    /// A call has come back, awaited or not.
+    fn end(&self, met: &AtomicBool) {
+        if met.swap(true, Ordering::SeqCst) {
+            self.0.came_back.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    pub fn so_far(&self) -> GivenUp {
+        // In this order: what comes back in between was given up before.
+        let came_back = self.0.came_back.load(Ordering::SeqCst);
+        let ever = self.0.given_up.load(Ordering::SeqCst);
+        GivenUp {
+            ever,
+            hanging: ever - came_back,
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -87,7 +126,11 @@ enum Spent {
 }
 
 impl KafkaProducer {
-    pub fn new(settings: &KafkaSettings, spec: &ProducerSpec) -> Result<Self, LogError> {
+    pub fn new(
+        settings: &KafkaSettings,
+        spec: &ProducerSpec,
+        calls: Calls,
+    ) -> Result<Self, LogError> {
         let mut config = settings.client();
         config
             .set("enable.idempotence", "true")
@@ -132,6 +175,7 @@ impl KafkaProducer {
             topics: Topics::default(),
             producer: Arc::new(producer),
             failed,
+            calls,
             address: settings.bootstrap.clone(),
             transactional,
             sent: 0,
@@ -283,6 +327,8 @@ impl Producer for KafkaProducer {
         let (producer, generation) = (self.producer.clone(), generation.0.clone());
         let list = offset_list(offsets);
         let (answer, answered) = mpsc::sync_channel(1);
+        let (calls, met) = (self.calls.clone(), Arc::new(AtomicBool::new(false)));
+        let meets = met.clone();
         let call = move || {
             if let Some(metadata) = generation.downcast_ref::<ConsumerGroupMetadata>() {
                 let sent = producer.send_offsets_to_transaction(&list, metadata, CALL_TIME_MAX);
@@ -290,6 +336,7 @@ impl Producer for KafkaProducer {
                 drop(producer);
                 let _ = answer.send(sent);
             }
+            calls.end(&meets);
         };
         let thread = std::thread::Builder::new().name("send-offsets".into());
         if let Err(error) = thread.spawn(call) {
@@ -299,6 +346,7 @@ impl Producer for KafkaProducer {
             Ok(sent) => sent.map_err(|e| self.transaction_error(&e)),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 self.spent.set(Some(Spent::Unknown));
+                self.calls.give_up(&met);
                 Err(LogError::Fatal(format!(
                     "the group's coordinator has not taken offsets into the transaction for {:?}: it cannot be \
                      found, or not be reached; this producer is given up, and a new one tries again",
