@@ -13,6 +13,7 @@
 # those ports, where somebody listens who can hold up, drop and cut what passes.
 # KAFKA_DATA_DIR    data, logs and pid files; clusters with different folders run side by side
 # KAFKA_HEAP        Java heap of a node (512m)
+# KAFKA_JVM         more options of the Java machine, separated by blanks
 # KAFKA_PROPERTIES  more broker settings, key=value, separated by blanks or newlines
 # Tests' settings: no rebalance delay, sessions from 1 s, quick compaction and transaction timeouts, no topic creation by use.
 set -euo pipefail
@@ -70,8 +71,11 @@ pid() { # of NODE if it is alive and really that node
 
 launch() { # NODE [JVM OPTION...]
   local node=$1; shift
-  [[ ! -e $data/node$node.log ]] || mv "$data/node$node.log" "$data/node$node.log.old"
-  nohup java "$@" "-Xmx${KAFKA_HEAP:-512m}" -XX:+UseSerialGC -Xshare:auto -Dorg.slf4j.simpleLogger.showDateTime=true \
+  # What earlier runs of the node have said stays beside it.
+  local earlier=("$data/node$node.log"*)
+  [[ ! -e $data/node$node.log ]] || mv "$data/node$node.log" "$data/node$node.log.${#earlier[@]}"
+  # shellcheck disable=SC2086 # one option a word
+  nohup java "$@" ${KAFKA_JVM:-} "-Xmx${KAFKA_HEAP:-512m}" -XX:+UseSerialGC -Xshare:auto -Dorg.slf4j.simpleLogger.showDateTime=true \
     -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info \
     -cp "$(classpath)" kafka.Kafka "$data/node$node.properties" >"$data/node$node.log" 2>&1 </dev/null &
   echo $! >"$data/node$node.pid"
@@ -82,7 +86,10 @@ wait_ready() { # NODE
   until grep -q 'Kafka Server started' "$data/node$1.log" 2>/dev/null; do
     # Not by pid(): a moment after its start the process is not java yet.
     kill -0 "$(<"$data/node$1.pid")" 2>/dev/null || { tail -n 20 "$data/node$1.log" >&2; die "kafka node $1 died; see $data/node$1.log"; }
-    ((SECONDS < deadline)) || die "kafka node $1 is not ready after $READY_SECONDS_MAX s; see $data/node$1.log"
+    ((SECONDS < deadline)) || {
+      send QUIT "$1" # it writes down what its threads are doing
+      die "kafka node $1 is not ready after $READY_SECONDS_MAX s; see $data/node$1.log"
+    }
     sleep 0.02
   done
 }

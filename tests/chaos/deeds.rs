@@ -36,7 +36,7 @@ fn make(stage: &Stage, kind: Kind, mut dice: ChaCha8Rng) -> bool {
         StormCooperative => storm(stage, dice, Sharing::Cooperative),
         StormServer => storm(stage, dice, Sharing::Server),
         Zombie => zombie(stage, dice),
-        DiskFull => return disk_full(stage),
+        DiskFull => return disk_full(stage, kind),
         RegistryOutage => registry_outage(stage, dice),
         BrokerStopped => {
             let node = node(dice);
@@ -198,10 +198,10 @@ fn zombie(stage: &Stage, dice: &mut ChaCha8Rng) {
     stage.wait_ready(victim);
 }
 
-fn disk_full(stage: &Stage) -> bool {
+fn disk_full(stage: &Stage, kind: Kind) -> bool {
     let slots = stage.slots_of(Part::Ledger);
     let Some(filler) = stage.fill_disk() else {
-        stage.tell("disk-full: no disk may be mounted here");
+        stage.give_up(kind, "no disk may be mounted here");
         return false;
     };
     stage.tell("disk-full");

@@ -36,6 +36,8 @@ pub const POLL_INTERVAL_MAX: Duration = Duration::from_secs(20);
 const BROKER_PROPERTIES: &str = "group.consumer.session.timeout.ms=3000 broker.session.timeout.ms=3000 \
     broker.heartbeat.interval.ms=500 controller.quorum.election.timeout.ms=600 controller.quorum.fetch.timeout.ms=1500 \
     replica.lag.time.max.ms=5000";
+/// A run lasts so much longer, at most, until each kind of fault was made.
+const EXTRA_TIME_MAX: Duration = Duration::from_secs(180);
 /// What must come about while faults are being made does so within this time.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 /// Room of a worker's state folder that can be full.
@@ -107,7 +109,11 @@ pub struct Stage {
     has_disk: bool,
     registry: Mutex<Registry>,
     sharing: Mutex<(Sharing, Sharing)>,
+    /// Kinds of faults that the run must make.
+    chosen: Vec<Kind>,
     counts: Mutex<BTreeMap<Kind, u64>>,
+    /// Kinds that cannot be made here, and why.
+    impossible: Mutex<BTreeMap<Kind, &'static str>>,
     story: Mutex<String>,
     /// Instances that ended by themselves and were started again, and the last words of each.
     restarts: Mutex<Vec<String>>,
@@ -141,7 +147,7 @@ struct Registry {
 
 impl Stage {
     /// Starts everything. `None` where it cannot be; a line says why.
-    pub fn start(seed: u64) -> Option<Stage> {
+    pub fn start(seed: u64, chosen: Vec<Kind>) -> Option<Stage> {
         oracle::command()?;
         let network = Network::new(BROKERS);
         let ports: Vec<u16> = network.proxies.iter().map(|p| p.port).collect();
@@ -194,7 +200,9 @@ impl Stage {
                 port: free_port(),
             }),
             sharing: Mutex::new((Sharing::Range, Sharing::Cooperative)),
+            chosen,
             counts: Mutex::default(),
+            impossible: Mutex::default(),
             story: Mutex::default(),
             restarts: Mutex::default(),
             began: Instant::now(),
@@ -227,9 +235,23 @@ impl Stage {
         self.tell("everything works");
     }
 
-    /// Whether the time of faults is over, or something has failed.
+    /// Whether the time of faults is over and each kind has been made, or something has failed.
     pub fn is_over(&self) -> bool {
-        self.has_failed() || self.end.get().is_some_and(|end| Instant::now() >= *end)
+        let late = self
+            .end
+            .get()
+            .map(|e| Instant::now().checked_duration_since(*e));
+        match late.flatten() {
+            Some(late) => late >= EXTRA_TIME_MAX || self.has_failed() || self.missing().is_empty(),
+            None => self.has_failed(),
+        }
+    }
+
+    /// Kinds that could be made and were not yet.
+    pub fn missing(&self) -> Vec<Kind> {
+        let (counts, impossible) = (lock(&self.counts), lock(&self.impossible));
+        let is_open = |k: &&Kind| !counts.contains_key(k) && !impossible.contains_key(k);
+        self.chosen.iter().filter(is_open).copied().collect()
     }
 
     pub fn fail(&self) {
@@ -473,11 +495,33 @@ impl Stage {
     /// What a hand does goes into the story.
     pub fn tell(&self, what: &str) {
         let at = self.began.elapsed().as_secs_f64();
-        let _ = writeln!(lock(&self.story), "{at:8.1} s  {what}");
+        let line = format!("{at:8.1} s  {what}\n");
+        let path = self.folder.path().join("story");
+        let mut story = lock(&self.story);
+        story.push_str(&line);
+        // To look on while it comes about.
+        let _ = std::fs::write(path, story.as_bytes());
     }
 
     pub fn count(&self, kind: Kind) {
         *lock(&self.counts).entry(kind).or_default() += 1;
+    }
+
+    /// A kind cannot be made here.
+    pub fn give_up(&self, kind: Kind, why: &'static str) {
+        self.tell(&format!("{} cannot be made: {why}", kind.name()));
+        lock(&self.impossible).insert(kind, why);
+    }
+
+    /// Kinds that were not made, and why.
+    pub fn not_made(&self) -> Vec<String> {
+        let impossible = lock(&self.impossible).clone();
+        let no_time = self.missing().into_iter().map(|k| (k, "there was no time"));
+        impossible
+            .into_iter()
+            .chain(no_time)
+            .map(|(kind, why)| format!("{}: {why}", kind.name()))
+            .collect()
     }
 
     pub fn story(&self) -> String {
@@ -488,6 +532,9 @@ impl Stage {
         let mut text = String::from("faults\n");
         for (kind, count) in lock(&self.counts).iter() {
             let _ = writeln!(text, "  {:<20} {count:>6}", kind.name());
+        }
+        for words in self.not_made() {
+            let _ = writeln!(text, "  not made: {words}");
         }
         let ends: u64 = self.network.proxies.iter().map(|p| p.ends()).sum();
         let sent = lock(&self.sent);
@@ -509,9 +556,12 @@ impl Stage {
         text
     }
 
-    /// Keeps the folder with the workers' logs, and says where it is.
+    /// Keeps the folder with the workers' and the brokers' logs, and says where it is.
     pub fn keep(mut self) -> PathBuf {
         self.clear();
+        if let Err(error) = self.kafka.keep_logs(self.folder.path()) {
+            println!("the brokers' logs cannot be kept: {error}");
+        }
         self.folder.disable_cleanup(true);
         self.folder.path().to_owned()
     }

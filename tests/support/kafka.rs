@@ -3,10 +3,16 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+/// Of brokers that are killed and begun again: they live for minutes at most, and what it takes to compile
+/// them well is not earned back.
+const SHORT_LIVED: &str = "-XX:TieredStopAtLevel=1";
+
 /// A cluster started for a test process and stopped with it, or one that the environment names.
 pub struct Kafka {
     pub bootstrap: String,
     data: Option<tempfile::TempDir>,
+    /// Options of the brokers' Java machines.
+    jvm: &'static str,
 }
 
 impl Kafka {
@@ -21,6 +27,7 @@ impl Kafka {
             return Some(Kafka {
                 bootstrap,
                 data: None,
+                jvm: "",
             });
         }
         Self::or_skip(Self::start(brokers, ""))
@@ -52,27 +59,32 @@ impl Kafka {
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         let options = ["--proxies", &ports.join(",")];
         let count = ports.len() as u32;
-        Self::or_skip(Self::start_with(count, &options, properties))
+        Self::or_skip(Self::start_with(count, &options, properties, SHORT_LIVED))
     }
 
     /// Where the brokers listen for their proxies, in their order.
     #[allow(dead_code, reason = "few tests stand between client and broker")]
     pub fn behind(&self) -> Vec<String> {
         let data = self.data.as_ref().expect("a cluster of the test's own");
-        let output = script(data.path(), &["behind"], "").expect("the script runs");
+        let output = script(data.path(), &["behind"], "", self.jvm).expect("the script runs");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         said.trim().split(',').map(str::to_owned).collect()
     }
 
     fn start(brokers: u32, properties: &str) -> Result<Kafka, String> {
-        Self::start_with(brokers, &[], properties)
+        Self::start_with(brokers, &[], properties, "")
     }
 
-    fn start_with(brokers: u32, options: &[&str], properties: &str) -> Result<Kafka, String> {
+    fn start_with(
+        brokers: u32,
+        options: &[&str],
+        properties: &str,
+        jvm: &'static str,
+    ) -> Result<Kafka, String> {
         let data = tempfile::tempdir().map_err(|e| e.to_string())?;
         let count = brokers.to_string();
         let arguments = [&["up", "--brokers", &count], options].concat();
-        let output = script(data.path(), &arguments, properties)?;
+        let output = script(data.path(), &arguments, properties, jvm)?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
@@ -80,6 +92,7 @@ impl Kafka {
         Ok(Kafka {
             bootstrap,
             data: Some(data),
+            jvm,
         })
     }
 
@@ -87,12 +100,25 @@ impl Kafka {
     #[allow(dead_code, reason = "not every test binary disturbs its brokers")]
     pub fn control(&self, arguments: &[&str]) {
         let data = self.data.as_ref().expect("a cluster of the test's own");
-        let output = script(data.path(), arguments, "").expect("the script runs");
+        let output = script(data.path(), arguments, "", self.jvm).expect("the script runs");
         assert!(
             output.status.success(),
             "{arguments:?}: {}",
             String::from_utf8_lossy(&output.stderr)
         );
+    }
+
+    /// Copies the brokers' logs into a folder: the cluster's own is gone when it ends.
+    #[allow(dead_code, reason = "only long runs need them when they fail")]
+    pub fn keep_logs(&self, folder: &Path) -> std::io::Result<()> {
+        let data = self.data.as_ref().expect("a cluster of the test's own");
+        for entry in std::fs::read_dir(data.path())? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().contains(".log") {
+                std::fs::copy(entry.path(), folder.join(entry.file_name()))?;
+            }
+        }
+        Ok(())
     }
 
     /// Process id of the first broker; `None` where the cluster is somebody else's.
@@ -112,17 +138,18 @@ impl Kafka {
 impl Drop for Kafka {
     fn drop(&mut self) {
         if let Some(data) = &self.data {
-            let _ = script(data.path(), &["down"], "");
+            let _ = script(data.path(), &["down"], "", self.jvm);
         }
     }
 }
 
-fn script(data: &Path, arguments: &[&str], properties: &str) -> Result<Output, String> {
+fn script(data: &Path, arguments: &[&str], properties: &str, jvm: &str) -> Result<Output, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("landscape/kafka.sh");
     Command::new(script)
         .args(arguments)
         .env("KAFKA_DATA_DIR", data)
         .env("KAFKA_PROPERTIES", properties)
+        .env("KAFKA_JVM", jvm)
         .stdin(Stdio::null())
         .output()
         .map_err(|e| format!("landscape/kafka.sh cannot be run: {e}"))
