@@ -105,7 +105,7 @@ fn hot_key() {
     let mut running = start(&deployment, folder.path(), &[]);
     let stock = watch(&deployment);
     wait_until("the stock on hand", PATIENCE, || {
-        assert!(!running.has_ended(), "the program ended by itself");
+        running.must_run();
         stock.committed() >= KEYS as i64
     });
     println!(
@@ -319,7 +319,7 @@ fn partitions() {
     let watch = watch(&deployment);
     let first = std::cell::OnceCell::new();
     wait_until("all of the input", PATIENCE, || {
-        assert!(!running.has_ended(), "the program ended by itself");
+        running.must_run();
         let committed = watch.committed();
         if committed > 0 {
             first.get_or_init(|| began.elapsed().as_secs_f64());
@@ -351,7 +351,7 @@ fn backlog() {
     let mut running = start(&deployment, folder.path(), &["ats-aggregate"]);
     let watch = watch(&deployment);
     wait_until("all of the input", PATIENCE, || {
-        assert!(!running.has_ended(), "the program ended by itself");
+        running.must_run();
         watch.committed() == count as i64
     });
     let took = began.elapsed().as_secs_f64();

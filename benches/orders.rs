@@ -179,13 +179,13 @@ fn measure(deployment: &Deployment, command: &mut Command, group: &str, count: u
     let broker = || deployment.kafka.broker().map(usage).unwrap_or_default().cpu;
     let mut first = 0;
     wait_until("the first commit", PATIENCE, || {
-        assert!(!running.has_ended(), "the program ended by itself");
+        running.must_run();
         first = committed();
         first > 0
     });
     let (started, cpu, broker_cpu) = (Instant::now(), running.usage().cpu, broker());
     wait_until("all of the input", PATIENCE, || {
-        assert!(!running.has_ended(), "the program ended by itself");
+        running.must_run();
         committed() >= count as i64
     });
     let (elapsed, used) = (started.elapsed().as_secs_f64(), running.usage());

@@ -46,7 +46,7 @@ fn main() {
         PARTITIONS,
     );
     wait_until("the stock on hand", PATIENCE, || {
-        assert!(!running.has_ended(), "the program ended by itself");
+        running.must_run();
         ledger.committed() >= receipts as i64
     });
     let broker = || deployment.kafka.broker().map(usage).unwrap_or_default().cpu;
@@ -54,7 +54,7 @@ fn main() {
     write(&deployment, orders);
     let written = started.elapsed();
     let firm = follow(&deployment, orders * LINES, || {
-        assert!(!running.has_ended(), "the program ended by itself");
+        running.must_run();
     });
     let (elapsed, used) = (started.elapsed().as_secs_f64(), running.usage());
     let each = |time: Duration| time.as_secs_f64() * 1e6 / orders as f64;

@@ -157,7 +157,7 @@ fn restart(deployment: &Deployment, folder: &Path, count: usize, tasks: &str, fr
     let mut running = Running::start(&mut command);
     let end = before + i64::from(PARTITIONS);
     wait_until("the first records", PATIENCE, || {
-        assert!(!running.has_ended(), "the process ended by itself");
+        running.must_run();
         watch.committed() == end
     });
     let (elapsed, used) = (started.elapsed().as_secs_f64(), running.usage());

@@ -162,13 +162,13 @@ fn measure(
     let broker = || deployment.kafka.broker().map(usage).unwrap_or_default().cpu;
     let mut first = 0;
     wait_until("the first commit", PATIENCE, || {
-        assert!(!running.has_ended(), "the program ended by itself");
+        running.must_run();
         first = watch.committed();
         first > 0
     });
     let (started, cpu, broker_cpu) = (Instant::now(), running.usage().cpu, broker());
     wait_until("all of the input", PATIENCE, || {
-        assert!(!running.has_ended(), "the program ended by itself");
+        running.must_run();
         watch.committed() == count as i64
     });
     if let Some(aggregate) = aggregate {

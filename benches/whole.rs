@@ -54,7 +54,7 @@ fn main() {
     let (began, mut first, mut last) = (Instant::now(), None, (0, Instant::now()));
     let (mut cpu, mut broker_cpu) = (Duration::ZERO, Duration::ZERO);
     loop {
-        assert!(!running.has_ended(), "the program ended by itself");
+        running.must_run();
         assert!(began.elapsed() < PATIENCE, "not done within {PATIENCE:?}");
         std::thread::sleep(LOOK);
         let (read, settled) = counts(&listen);

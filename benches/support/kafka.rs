@@ -63,10 +63,12 @@ impl Deployment {
             .iter()
             .map(|p| (p.descriptor.name, p.descriptor.inputs[0]))
             .collect();
+        let inboxes = Catalogue::compiled().physical_of_inboxes(sinks);
         let sinks: Vec<(&str, &str)> = sinks.iter().map(|s| (*s, topic::STOCK_ATS)).collect();
         let physical = Catalogue::compiled().physical(Tier::S, &readers, &sinks);
         let topics: Vec<TopicSpec> = physical
             .into_iter()
+            .chain(inboxes)
             .filter(|t| wanted(&t.name))
             .map(|t| TopicSpec {
                 name: t.name,

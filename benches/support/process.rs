@@ -1,7 +1,7 @@
 //! What a process costs, from `/proc`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -56,38 +56,76 @@ pub fn resident_mib() -> f64 {
 }
 
 /// A child that is killed when it is dropped.
-pub struct Running(Child);
+pub struct Running {
+    child: Child,
+    /// Where its log output goes.
+    log: PathBuf,
+}
+
+/// Lines of its log that are shown of a child that ended by itself.
+const LAST_LINES: usize = 20;
 
 impl Running {
     /// Starts it.
     pub fn start(command: &mut Command) -> Running {
-        Running(command.spawn().expect("the process starts"))
+        let child = command.spawn().expect("the process starts");
+        let log = fs::read_link(format!("/proc/{}/fd/2", child.id())).unwrap_or_default();
+        Running { child, log }
     }
     /// What it has used.
     pub fn usage(&self) -> Usage {
-        usage(self.0.id())
+        usage(self.child.id())
     }
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
-        !matches!(self.0.try_wait(), Ok(None))
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+    /// Holds that it runs.
+    ///
+    /// # Panics
+    /// With the end of its log, when it does not.
+    pub fn must_run(&mut self) {
+        assert!(
+            !self.has_ended(),
+            "the program ended by itself:\n{}",
+            self.last_words()
+        );
     }
     /// Waits for its end.
+    ///
+    /// # Panics
+    /// With the end of its log, when it failed.
     pub fn wait(mut self) {
-        let status = self.0.wait().expect("the process ends");
-        assert!(status.success(), "a process of the bench failed: {status}");
+        let status = self.child.wait().expect("the process ends");
+        assert!(
+            status.success(),
+            "a process of the bench failed: {status}\n{}",
+            self.last_words()
+        );
     }
     /// Asks it to end and waits until it has.
     pub fn stop(mut self) {
-        let asked = Command::new("kill").arg(self.0.id().to_string()).status();
+        let asked = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status();
         assert!(asked.is_ok_and(|s| s.success()), "kill");
-        let _ = self.0.wait();
+        let _ = self.child.wait();
+    }
+
+    fn last_words(&self) -> String {
+        // A terminal has no end that could be read.
+        let is_file = self.log.is_file();
+        let text = is_file.then(|| fs::read_to_string(&self.log).unwrap_or_default());
+        let text = text.unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
