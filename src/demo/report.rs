@@ -130,8 +130,9 @@ impl fmt::Display for Report {
         if self.left_out.lines > 0 {
             writeln!(
                 f,
-                "Left out of the data, each a dead letter of the tills: {} lines",
-                self.left_out.lines
+                "Left out of the data, each a dead letter of the tills: {} line{}",
+                self.left_out.lines,
+                if self.left_out.lines == 1 { "" } else { "s" }
             )?;
             for line in &self.left_out.first {
                 writeln!(f, "  {line}")?;

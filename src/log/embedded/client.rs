@@ -63,10 +63,11 @@ impl EmbeddedConsumer {
         })
     }
 
+    /// Fills `into` up to `limit` records in all.
     fn poll_now(
         &mut self,
         inner: &mut Inner,
-        max: usize,
+        limit: usize,
         into: &mut Vec<Record>,
     ) -> Result<Vec<Assignment>, LogError> {
         let now = (self.shared.options.now)();
@@ -87,6 +88,7 @@ impl EmbeddedConsumer {
             }
         }
         let count = self.positions.len();
+        let max = limit.saturating_sub(into.len());
         if count == 0 || max == 0 {
             return Ok(changes);
         }
@@ -96,7 +98,7 @@ impl EmbeddedConsumer {
         let fair = max.div_ceil(count);
         for part in [fair, max] {
             for at in order.iter().cycle().skip(self.turn).take(count) {
-                let room = (max.saturating_sub(into.len())).min(part);
+                let room = limit.saturating_sub(into.len()).min(part);
                 if room == 0 || self.paused.contains(at) {
                     continue;
                 }
@@ -173,9 +175,7 @@ impl Consumer for EmbeddedConsumer {
         let limit = into.len() + max;
         loop {
             let before = into.len();
-            let mut fresh = Vec::new();
-            let changes = self.poll_now(&mut inner, limit - before, &mut fresh)?;
-            into.append(&mut fresh);
+            let changes = self.poll_now(&mut inner, limit, into)?;
             let left = deadline.map_or(Duration::ZERO, |d| {
                 d.saturating_duration_since(Instant::now())
             });
