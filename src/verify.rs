@@ -129,6 +129,9 @@ pub fn read_topics<'a>(
     .map(drop)
 }
 
+/// The next offset of each reader's group in a partition.
+type Committed = HashMap<(String, TopicPartition), i64>;
+
 /// Balances the books. `readers` are those that must settle a topic's records: reader and topic.
 ///
 /// # Errors
@@ -142,27 +145,57 @@ pub fn ledger(
 ) -> Result<Ledger, Fault> {
     // First what the groups say they have done, then what was booked, then what there is: whatever
     // is committed or written meanwhile then looks unfinished, not lost.
-    let mut committed: HashMap<(String, TopicPartition), i64> = HashMap::new();
+    let committed = committed(log.as_ref(), application, readers)?;
+    balanced(log, codec, catalogue, readers, &committed)
+}
+
+/// Records that the readers have not settled, by reader: what the books say alone, without what groups have
+/// committed, so that it can be asked for while their coordinators are away.
+///
+/// # Errors
+/// When the log or the registry does not answer.
+pub fn in_flight(
+    log: &Arc<dyn Log>,
+    codec: &Codec,
+    catalogue: &Catalogue,
+    readers: &[(String, String)],
+) -> Result<BTreeMap<String, i64>, Fault> {
+    let books = balanced(log, codec, catalogue, readers, &HashMap::new())?;
+    let readers = books.readers.into_iter();
+    Ok(readers.map(|(name, l)| (name, l.in_flight)).collect())
+}
+
+/// Where the groups of the readers stand.
+fn committed(
+    log: &dyn Log,
+    application: &str,
+    readers: &[(String, String)],
+) -> Result<Committed, Fault> {
+    let mut committed = Committed::new();
     let existing = log.admin().topics()?;
+    // A group is asked once for all that it reads: to find who coordinates it takes most of the time.
+    let mut inputs: BTreeMap<&str, Vec<TopicPartition>> = BTreeMap::new();
     for (reader, topic) in readers {
-        let count = existing
-            .iter()
-            .find(|t| t.name == *topic)
-            .map_or(0, |t| t.partitions);
-        let partitions: Vec<_> = (0..count)
-            .map(|p| TopicPartition::new(topic.as_str(), p))
-            .collect();
-        if !partitions.is_empty() {
-            let offsets = log
-                .admin()
-                .group_offsets(&group_id(application, reader), &partitions)?;
-            committed.extend(
-                offsets
-                    .into_iter()
-                    .map(|(p, offset)| ((reader.clone(), p), offset)),
-            );
-        }
+        let found = existing.iter().find(|t| t.name == *topic);
+        let partitions = 0..found.map_or(0, |t| t.partitions);
+        let of_topic = partitions.map(|p| TopicPartition::new(topic.as_str(), p));
+        inputs.entry(reader).or_default().extend(of_topic);
     }
+    for (reader, partitions) in inputs.iter().filter(|(_, p)| !p.is_empty()) {
+        let group = group_id(application, reader);
+        let offsets = log.admin().group_offsets(&group, partitions)?.into_iter();
+        committed.extend(offsets.map(|(p, offset)| (((*reader).to_owned(), p), offset)));
+    }
+    Ok(committed)
+}
+
+fn balanced(
+    log: &Arc<dyn Log>,
+    codec: &Codec,
+    catalogue: &Catalogue,
+    readers: &[(String, String)],
+    committed: &Committed,
+) -> Result<Ledger, Fault> {
     let mut said: HashMap<(String, TopicPartition), Said> = HashMap::new();
     let mut broken = Vec::new();
     read_topic(log.as_ref(), topic::OPS_DISPOSITION, |record| {

@@ -39,22 +39,19 @@ fn inputs_of(
         return Ok(kind.accepts.iter().map(|t| (*t).to_owned()).collect());
     }
     let existing = log.admin().topics()?;
-    let mut inputs = Vec::new();
+    let mut all = Vec::new();
     for topic in Catalogue::compiled().topics() {
-        let partitions = existing.iter().find(|t| t.name == topic.name);
+        let found = existing.iter().find(|t| t.name == topic.name);
         let is_for_sinks = topic.readers.iter().any(|r| r.reader == SINKS);
-        let (true, Some(found)) = (is_for_sinks, partitions) else {
-            continue;
-        };
-        let all: Vec<_> = (0..found.partitions)
-            .map(|p| TopicPartition::new(topic.name.as_str(), p))
-            .collect();
-        let group = group_id(application, sink);
-        if !log.admin().group_offsets(&group, &all)?.is_empty() {
-            inputs.push(topic.name.clone());
+        if let (true, Some(found)) = (is_for_sinks, found) {
+            let partitions = 0..found.partitions;
+            all.extend(partitions.map(|p| TopicPartition::new(topic.name.as_str(), p)));
         }
     }
-    Ok(inputs)
+    let group = group_id(application, sink);
+    let committed = log.admin().group_offsets(&group, &all)?;
+    let inputs: BTreeSet<String> = committed.keys().map(|p| p.topic.to_string()).collect();
+    Ok(inputs.into_iter().collect())
 }
 
 /// Runs the command. Exit code 1 when the ledger does not balance.
