@@ -6,7 +6,7 @@ use crate::oracle;
 use crate::stage::{HUB, SECRET, SKUS, Stage, TILL, lock, sender_codec, sku};
 use crossdock::codec::Codec;
 use crossdock::connectors::webhook;
-use crossdock::contract::topic;
+use crossdock::contract::{Catalogue, topic};
 use crossdock::domain::compound_key;
 use crossdock::log::{Outgoing, ProducerSpec};
 use crossdock::pipeline::Headers;
@@ -31,7 +31,7 @@ const BURSTS_MAX_FAST: usize = 1_200;
 const ORDERS: usize = 40;
 /// A wave of its facts is a second of business; all of it is over when it begins.
 const PAST: Duration = Duration::from_secs(600);
-/// How often the books are asked for.
+/// How often the books are asked for: it costs what the workers need.
 const BETWEEN_QUESTIONS: Duration = Duration::from_millis(300);
 /// Webhooks in a burst.
 const DELIVERIES: usize = 12;
@@ -74,7 +74,8 @@ pub fn facts(stage: &Stage, codec: &Codec, waves: Vec<oracle::Wave>) {
         burst += 1;
         // The retailer's facts come after processors have dealt with those before them.
         if has_wave {
-            stage.wait_out("what was sent is dealt with", || in_flight(stage, false));
+            let what = "what was sent is dealt with";
+            stage.wait_out(what, || among_processors(stage, codec));
         } else {
             stage.pass(if burst < BURSTS_MAX_FAST {
                 PACE
@@ -86,9 +87,29 @@ pub fn facts(stage: &Stage, codec: &Codec, waves: Vec<oracle::Wave>) {
     stage.is_loaded.store(true, Ordering::SeqCst);
 }
 
-/// What is in flight, by reader; among the processors alone, or everywhere.
-pub fn in_flight(stage: &Stage, is_everywhere: bool) -> Vec<String> {
-    // To ask costs what the workers need.
+/// What is in flight among the processors.
+fn among_processors(stage: &Stage, codec: &Codec) -> Vec<String> {
+    std::thread::sleep(BETWEEN_QUESTIONS);
+    let of = |p: &processors::Registered| {
+        let (name, inputs) = (p.descriptor.name, p.descriptor.inputs);
+        inputs
+            .iter()
+            .map(move |t| (name.to_owned(), (*t).to_owned()))
+    };
+    let readers: Vec<_> = processors::ALL.iter().flat_map(of).collect();
+    let catalogue = Catalogue::compiled();
+    match verify::in_flight(&stage.log, codec, catalogue, &readers) {
+        Ok(all) => {
+            let open = all.into_iter().filter(|(_, count)| *count != 0);
+            open.map(|(name, count)| format!("{name} has {count} in flight"))
+                .collect()
+        }
+        Err(fault) => vec![format!("the books cannot be asked for: {fault}")],
+    }
+}
+
+/// What is in flight anywhere, as the command tells.
+pub fn in_flight(stage: &Stage) -> Vec<String> {
     std::thread::sleep(BETWEEN_QUESTIONS);
     let output = crate::worker::run(&stage.kafka.bootstrap, &["verify", "--json"]);
     let books: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
@@ -96,10 +117,9 @@ pub fn in_flight(stage: &Stage, is_everywhere: bool) -> Vec<String> {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         return vec![format!("the books cannot be asked for: {said}")];
     };
-    let is_processor = |name: &str| processors::ALL.iter().any(|p| p.descriptor.name == name);
     readers
         .iter()
-        .filter(|(name, ledger)| ledger["in_flight"] != 0 && (is_everywhere || is_processor(name)))
+        .filter(|(_, ledger)| ledger["in_flight"] != 0)
         .map(|(name, ledger)| format!("{name} has {} in flight", ledger["in_flight"]))
         .collect()
 }

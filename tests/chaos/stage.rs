@@ -32,10 +32,11 @@ pub const SESSION_MS: u64 = 3_000;
 /// Who does not ask for records for so long is expelled: longer than the log may take to answer (ten
 /// seconds), because whoever waits for that is not dead.
 pub const POLL_INTERVAL_MAX: Duration = Duration::from_secs(20);
-/// A dead broker is noticed after its session; transactions of the dead end soon.
+/// A dead broker is noticed after its session; transactions of the dead end soon. Threads and indices are those
+/// of a small machine: a killed broker goes through all of its indices when it returns.
 const BROKER_PROPERTIES: &str = "group.consumer.session.timeout.ms=3000 broker.session.timeout.ms=3000 \
     broker.heartbeat.interval.ms=500 controller.quorum.election.timeout.ms=600 controller.quorum.fetch.timeout.ms=1500 \
-    replica.lag.time.max.ms=5000";
+    replica.lag.time.max.ms=5000 num.io.threads=4 num.network.threads=2 log.index.size.max.bytes=262144";
 /// A run lasts so much longer, at most, until each kind of fault was made.
 const EXTRA_TIME_MAX: Duration = Duration::from_secs(180);
 /// What must come about while faults are being made does so within this time.
@@ -668,8 +669,11 @@ fn configure(folder: &Path, hooks: &str, shop: &dyn Fake) {
         POLL_INTERVAL_MAX.as_millis().to_string(),
         SESSION_MS.to_string(),
     );
+    // Forty readers that find nothing ask each broker less often, so that the machine has time for faults.
+    let patient = ("fetch.wait.max.ms", "300");
     // These hold for readers without a group too.
     let timely = [
+        patient,
         ("max.poll.interval.ms", poll.as_str()),
         ("session.timeout.ms", session.as_str()),
     ];
@@ -681,7 +685,7 @@ fn configure(folder: &Path, hooks: &str, shop: &dyn Fake) {
             "classic",
             [&timely[..], &cooperative].concat(),
         ),
-        ("server", "server", vec![]),
+        ("server", "server", vec![patient]),
     ] {
         let extra: BTreeMap<&str, &str> = extra.into_iter().collect();
         let log = json!({"bootstrap": "127.0.0.1:1", "groups": groups, "extra": extra});
