@@ -24,6 +24,7 @@ pub mod log;
 pub mod parked;
 pub mod pipeline;
 pub mod processors;
+pub mod rebuild;
 pub mod registry;
 pub mod replay;
 pub mod runtime;

@@ -11,6 +11,7 @@ mod exceptions;
 mod explain;
 mod ledger;
 mod parked;
+mod rebuild;
 mod registry;
 mod replay;
 mod run;
@@ -53,6 +54,7 @@ enum Command {
     Dlq(dlq::Args),
     Parked(parked::Args),
     Replay(replay::Args),
+    Rebuild(rebuild::Args),
     Customer(customer::Args),
     /// Lists, describes and checks connectors.
     Connectors(connectors::Args),
@@ -86,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Dlq(args) => dlq::run(args),
         Command::Parked(args) => parked::run(args),
         Command::Replay(args) => replay::run(&args),
+        Command::Rebuild(args) => rebuild::run(&args),
         Command::Customer(args) => customer::run(&args),
         Command::Connectors(args) => connectors::run(&args),
         Command::Topics(args) => topics::run(args),

@@ -72,10 +72,10 @@ struct Case {
     actual: Text,
 }
 stored!(Case {
-    version,
+    version: told,
     status,
-    first_seen,
-    due,
+    first_seen: told,
+    due: told,
     actual
 });
 

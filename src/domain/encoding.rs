@@ -1,11 +1,19 @@
 //! How rules keep what they know in state: a version byte, then fields in order, numbers as varints.
 //! Private to Crossdock's state; not a contract.
 //!
-//! A type whose fields are all [`Stored`] is stored by naming them: `stored!(Claim { id, quantity })`.
+//! A type whose fields are all [`Stored`] is stored by naming them: `stored!(Claim { id, quantity })`. A
+//! field marked `told` counts what was said of the rest, or notes when it was: it depends on how records
+//! were gathered and on the clock, so two states that differ in it alone say the same.
 
 use crate::domain::{Decimal, Position, Timestamp};
 use compact_str::CompactString as Text;
+use serde_json::Value;
 use std::collections::BTreeMap;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Times of the same step in two runs, at most this far apart, are taken for one.
+const STEP_SKEW: Duration = Duration::from_secs(86_400);
 
 /// First byte of everything in state.
 pub(crate) const VERSION: u8 = 1;
@@ -198,6 +206,13 @@ pub trait Stored: Sized {
     /// # Errors
     /// When it is not what stands there.
     fn read(reader: &mut Reader<'_>) -> Read<Self>;
+    /// What it says, for people.
+    fn tell(&self) -> Value;
+    /// Takes over from `other` what is marked `told` within both.
+    fn adopt(&mut self, _other: &Self) {}
+    /// Takes over `other`, which is marked `told`: where both are there, and of times that can be of one
+    /// step.
+    fn adopt_told(&mut self, _other: &Self) {}
 
     /// Writes it into `out` behind the version byte, in place of what `out` holds.
     fn to_state(&self, out: &mut Vec<u8>) {
@@ -215,6 +230,21 @@ pub trait Stored: Sized {
         reader.end()?;
         Ok(value)
     }
+}
+
+/// What the state bytes of a `T` say, for people; `None` where they cannot be read.
+pub fn tell_state<T: Stored>(bytes: &[u8]) -> Option<Value> {
+    Some(T::from_state(bytes).ok()?.tell())
+}
+
+/// The state bytes `own` of a `T`, with what is marked `told` taken over from `other`; `None` where one of
+/// them cannot be read.
+pub fn adopt_state<T: Stored>(own: &[u8], other: &[u8]) -> Option<Vec<u8>> {
+    let mut own = T::from_state(own).ok()?;
+    own.adopt(&T::from_state(other).ok()?);
+    let mut out = Vec::new();
+    own.to_state(&mut out);
+    Some(out)
 }
 
 /// The whole of what a processor knows of one key: with the time at which it wants to be called though
@@ -235,7 +265,13 @@ pub trait Kept: Stored + Default {
 
 /// Stores a struct as its fields in the order named.
 macro_rules! stored {
-    ($name:ident { $($field:ident),+ $(,)? }) => {
+    (@adopt $own:expr, $other:expr) => {
+        crate::domain::encoding::Stored::adopt($own, $other)
+    };
+    (@adopt $own:expr, $other:expr, told) => {
+        crate::domain::encoding::Stored::adopt_told($own, $other)
+    };
+    ($name:ident { $($field:ident $(: $mark:ident)?),+ $(,)? }) => {
         impl crate::domain::encoding::Stored for $name {
             fn store(&self, out: &mut Vec<u8>) {
                 $(crate::domain::encoding::Stored::store(&self.$field, out);)+
@@ -244,6 +280,17 @@ macro_rules! stored {
                 reader: &mut crate::domain::encoding::Reader<'_>,
             ) -> Result<Self, crate::domain::encoding::Corrupt> {
                 Ok($name { $($field: crate::domain::encoding::Stored::read(reader)?),+ })
+            }
+            fn tell(&self) -> serde_json::Value {
+                let mut fields = serde_json::Map::new();
+                $(fields.insert(
+                    stringify!($field).to_owned(),
+                    crate::domain::encoding::Stored::tell(&self.$field),
+                );)+
+                fields.into()
+            }
+            fn adopt(&mut self, other: &Self) {
+                $(crate::domain::encoding::stored!(@adopt &mut self.$field, &other.$field $(, $mark)?);)+
             }
         }
     };
@@ -266,6 +313,11 @@ macro_rules! stored_enum {
             ) -> Result<Self, crate::domain::encoding::Corrupt> {
                 reader.one_of(Self::ALL)
             }
+            fn tell(&self) -> serde_json::Value {
+                match self {
+                    $($name::$variant => stringify!($variant).into(),)+
+                }
+            }
         }
     };
 }
@@ -273,8 +325,8 @@ macro_rules! stored_enum {
 /// As [`stored`], for the whole of what is known of a key: `due` first, then when something was heard
 /// last, where that is kept.
 macro_rules! kept {
-    ($name:ident { due, heard_at, $($field:ident),+ $(,)? }) => {
-        crate::domain::encoding::stored!($name { due, heard_at, $($field),+ });
+    ($name:ident { due, heard_at, $($field:ident $(: $mark:ident)?),+ $(,)? }) => {
+        crate::domain::encoding::stored!($name { due: told, heard_at: told, $($field $(: $mark)?),+ });
         impl crate::domain::encoding::Kept for $name {
             fn due(&self) -> Option<crate::domain::Timestamp> {
                 self.due
@@ -284,8 +336,8 @@ macro_rules! kept {
             }
         }
     };
-    ($name:ident { due, $($field:ident),+ $(,)? }) => {
-        crate::domain::encoding::stored!($name { due, $($field),+ });
+    ($name:ident { due, $($field:ident $(: $mark:ident)?),+ $(,)? }) => {
+        crate::domain::encoding::stored!($name { due: told, $($field $(: $mark)?),+ });
         impl crate::domain::encoding::Kept for $name {
             fn due(&self) -> Option<crate::domain::Timestamp> {
                 self.due
@@ -297,7 +349,7 @@ macro_rules! kept {
 pub(crate) use {kept, stored, stored_enum};
 
 macro_rules! stored_as {
-    ($($kind:ty: $value:ident, $out:ident => $write:expr, $reader:ident => $read:expr;)+) => {$(
+    ($($kind:ty: $value:ident, $out:ident => $write:expr, $reader:ident => $read:expr, $said:expr;)+) => {$(
         impl Stored for $kind {
             fn store(&self, $out: &mut Vec<u8>) {
                 let $value = self;
@@ -306,20 +358,49 @@ macro_rules! stored_as {
             fn read($reader: &mut Reader<'_>) -> Read<Self> {
                 $read
             }
+            fn tell(&self) -> Value {
+                let $value = self;
+                $said
+            }
+            fn adopt_told(&mut self, other: &Self) {
+                if self.is_told_as(other) {
+                    *self = other.clone();
+                }
+            }
         }
     )+};
 }
 
+/// Whether two values of what is marked `told` can be of one step.
+trait ToldAs {
+    fn is_told_as(&self, _other: &Self) -> bool {
+        true
+    }
+}
+impl ToldAs for bool {}
+impl ToldAs for u8 {}
+impl ToldAs for i64 {}
+impl ToldAs for u32 {}
+impl ToldAs for i32 {}
+impl ToldAs for u128 {}
+impl ToldAs for Decimal {}
+impl ToldAs for Text {}
+impl ToldAs for Timestamp {
+    fn is_told_as(&self, other: &Self) -> bool {
+        self.since(*other) <= STEP_SKEW && other.since(*self) <= STEP_SKEW
+    }
+}
+
 stored_as! {
-    bool: v, out => out.push(u8::from(*v)), r => r.one_of(&[false, true]);
-    u8: v, out => out.push(*v), r => r.byte();
-    i64: v, out => out.signed(*v), r => r.signed();
-    u32: v, out => out.unsigned(u64::from(*v)), r => r.number();
-    i32: v, out => out.signed(i64::from(*v)), r => i32::try_from(r.signed()?).map_err(|_| Corrupt);
-    u128: v, out => out.id(*v), r => r.id();
-    Decimal: v, out => out.quantity(*v), r => r.quantity();
-    Timestamp: v, out => out.time(*v), r => r.time();
-    Text: v, out => out.text(v), r => r.text();
+    bool: v, out => out.push(u8::from(*v)), r => r.one_of(&[false, true]), (*v).into();
+    u8: v, out => out.push(*v), r => r.byte(), (*v).into();
+    i64: v, out => out.signed(*v), r => r.signed(), (*v).into();
+    u32: v, out => out.unsigned(u64::from(*v)), r => r.number(), (*v).into();
+    i32: v, out => out.signed(i64::from(*v)), r => i32::try_from(r.signed()?).map_err(|_| Corrupt), (*v).into();
+    u128: v, out => out.id(*v), r => r.id(), Uuid::from_u128(*v).to_string().into();
+    Decimal: v, out => out.quantity(*v), r => r.quantity(), v.to_string().into();
+    Timestamp: v, out => out.time(*v), r => r.time(), v.to_string().into();
+    Text: v, out => out.text(v), r => r.text(), v.as_str().into();
 }
 
 impl<T: Stored> Stored for Option<T> {
@@ -332,6 +413,19 @@ impl<T: Stored> Stored for Option<T> {
     fn read(reader: &mut Reader<'_>) -> Read<Self> {
         reader.optional(T::read)
     }
+    fn tell(&self) -> Value {
+        self.as_ref().map_or(Value::Null, T::tell)
+    }
+    fn adopt(&mut self, other: &Self) {
+        if let (Some(own), Some(other)) = (self, other) {
+            own.adopt(other);
+        }
+    }
+    fn adopt_told(&mut self, other: &Self) {
+        if let (Some(own), Some(other)) = (self, other) {
+            own.adopt_told(other);
+        }
+    }
 }
 
 impl<T: Stored> Stored for Vec<T> {
@@ -341,6 +435,14 @@ impl<T: Stored> Stored for Vec<T> {
     }
     fn read(reader: &mut Reader<'_>) -> Read<Self> {
         (0..reader.count()?).map(|_| T::read(reader)).collect()
+    }
+    fn tell(&self) -> Value {
+        self.iter().map(T::tell).collect()
+    }
+    fn adopt(&mut self, other: &Self) {
+        for (own, other) in self.iter_mut().zip(other) {
+            own.adopt(other);
+        }
     }
 }
 
@@ -358,6 +460,28 @@ impl<K: Stored + Ord, V: Stored> Stored for BTreeMap<K, V> {
             .map(|_| Ok((K::read(reader)?, V::read(reader)?)))
             .collect()
     }
+    fn tell(&self) -> Value {
+        let name = |key: &K| match key.tell() {
+            Value::String(name) => name,
+            other => other.to_string(),
+        };
+        let fields = self.iter().map(|(key, value)| (name(key), value.tell()));
+        Value::Object(fields.collect())
+    }
+    fn adopt(&mut self, other: &Self) {
+        for (key, own) in self {
+            if let Some(other) = other.get(key) {
+                own.adopt(other);
+            }
+        }
+    }
+    fn adopt_told(&mut self, other: &Self) {
+        for (key, own) in self {
+            if let Some(other) = other.get(key) {
+                own.adopt_told(other);
+            }
+        }
+    }
 }
 
 impl<A: Stored, B: Stored> Stored for (A, B) {
@@ -367,6 +491,13 @@ impl<A: Stored, B: Stored> Stored for (A, B) {
     }
     fn read(reader: &mut Reader<'_>) -> Read<Self> {
         Ok((A::read(reader)?, B::read(reader)?))
+    }
+    fn tell(&self) -> Value {
+        Value::Array(vec![self.0.tell(), self.1.tell()])
+    }
+    fn adopt(&mut self, other: &Self) {
+        self.0.adopt(&other.0);
+        self.1.adopt(&other.1);
     }
 }
 

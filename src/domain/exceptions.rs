@@ -170,7 +170,7 @@ pub struct OrderContext {
     pub promise: Option<Timestamp>,
 }
 stored!(OrderContext {
-    version,
+    version: told,
     status,
     channel,
     value,
@@ -249,8 +249,8 @@ kept!(Worked {
     state,
     assignee,
     snoozed_until,
-    version,
-    acted,
+    version: told,
+    acted: told,
     occurrences,
     first_seen,
     notes

@@ -2,6 +2,7 @@
 
 use crate::domain::encoding::{Read, Reader, Stored};
 use compact_str::CompactString as Text;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Facts of one kind that one key may have. More are no order's; they are refused.
@@ -40,6 +41,12 @@ impl<F: Stored> Stored for Version<F> {
             fact: F::read(reader)?,
         })
     }
+    fn tell(&self) -> Value {
+        json!({"version": self.version, "fact": self.fact.tell()})
+    }
+    fn adopt(&mut self, other: &Self) {
+        self.fact.adopt(&other.fact);
+    }
 }
 
 /// Facts of one kind by the natural identity of what they are about, the newest version of each: a
@@ -65,6 +72,12 @@ impl<F: Stored> Stored for Latest<F> {
         Ok(Latest {
             known: BTreeMap::read(reader)?,
         })
+    }
+    fn tell(&self) -> Value {
+        self.known.tell()
+    }
+    fn adopt(&mut self, other: &Self) {
+        self.known.adopt(&other.known);
     }
 }
 

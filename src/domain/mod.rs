@@ -19,7 +19,7 @@ mod latest;
 mod time;
 
 pub use decimal::{Decimal, DecimalError};
-pub use encoding::{Corrupt, Kept, Stored};
+pub use encoding::{Corrupt, Kept, Stored, adopt_state, tell_state};
 pub use identity::{
     NAMESPACE, Position, compound_key, event_id, exception_id, key_part, natural_id, order_id,
     payment_id, refund_id, reservation_id, return_id, split_key,

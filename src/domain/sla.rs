@@ -77,13 +77,13 @@ struct Timer {
     version: i64,
 }
 stored!(Timer {
-    heard_at,
+    heard_at: told,
     started,
     due,
     stopped,
     cancelled,
     told,
-    version
+    version: told
 });
 
 /// Something to be told of a clock.

@@ -83,6 +83,32 @@ pub trait Processor: Send {
     fn is_entity(&self, state_key: &[u8]) -> bool {
         !state_key.contains(&0)
     }
+
+    /// The topic to which it writes decisions that depend on what came first, under the keys and so in
+    /// the partitions of its inputs; `None` where it makes none, or reads its own.
+    fn record(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Takes in what it once wrote to [`Processor::record`], before the records that led to it are read
+    /// again: that is followed then, instead of being decided anew.
+    fn recall(&mut self, _key: &str, _event: &Event) {}
+
+    /// What an entry of its state says, for people; `None` where it cannot be read, or is only an index.
+    fn describe(&self, _state_key: &[u8], _value: &[u8]) -> Option<serde_json::Value> {
+        None
+    }
+
+    /// Brings the entries of `key` into a form that two states share which say the same, whatever the order
+    /// in which their records came. For comparing only: no state is kept like this.
+    fn canonical(&self, _key: &str, _state: &mut dyn State) {}
+
+    /// The entry `own`, with what depends on how records were gathered into transactions, and on the
+    /// clock, taken over from `other`: counts of what was told, and when. Two states that are equal then
+    /// say the same. `None` where one of them cannot be read, or there is nothing of the kind in it.
+    fn adopt(&self, _state_key: &[u8], _own: &[u8], _other: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// A processor's memory: byte keys and values, of one partition. Writes are seen at once and become

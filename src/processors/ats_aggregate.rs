@@ -152,6 +152,24 @@ impl Processor for AtsAggregate {
         let due = Network::due_of(value).ok()??;
         Some((std::str::from_utf8(key).ok()?.into(), due))
     }
+
+    fn describe(&self, key: &[u8], value: &[u8]) -> Option<serde_json::Value> {
+        if !self.is_entity(key) {
+            return None;
+        }
+        Some(Network::from_state(value).ok()?.tell())
+    }
+
+    fn adopt(&self, key: &[u8], own: &[u8], other: &[u8]) -> Option<Vec<u8>> {
+        if !self.is_entity(key) {
+            return None;
+        }
+        let mut own = Network::from_state(own).ok()?;
+        own.adopt(&Network::from_state(other).ok()?);
+        let mut out = Vec::new();
+        own.to_state(&mut out);
+        Some(out)
+    }
 }
 
 fn load(key: &str, context: &mut Context<'_>) -> Result<Network, Fault> {

@@ -7,7 +7,7 @@
 use super::checks::{damaged, quality};
 use super::emitter::Emitter;
 use crate::contract::event::{Event, Outcome, Text};
-use crate::domain::{FACTS_MAX, Kept, Stored, Taken, Timestamp};
+use crate::domain::{FACTS_MAX, Kept, Stored, Taken, Timestamp, adopt_state, tell_state};
 use crate::pipeline::{Context, Fault, Inbound, Processor, ProcessorDescriptor, Verdict};
 
 /// What a processor does that others do not.
@@ -44,6 +44,22 @@ pub trait Rules: Default + Send {
         gathered: Self::Gathered,
         call: &mut Call<'_, '_>,
     ) -> Result<Fate, Fault>;
+
+    /// As [`Processor::record`].
+    const RECORD: Option<&'static str> = None;
+
+    /// As [`Processor::recall`].
+    fn recall(&mut self, _key: &str, _event: &Event) {}
+
+    /// As [`Processor::describe`], of an entry beside that of its key.
+    fn describe_part(_value: &[u8]) -> Option<serde_json::Value> {
+        None
+    }
+
+    /// As [`Processor::adopt`], of an entry beside that of its key.
+    fn adopt_part(_own: &[u8], _other: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
 
     /// As [`Processor::table`], for tables of which no known key has to be looked at again.
     fn table(&mut self, _key: &str, _event: Option<&Event>) {}
@@ -246,6 +262,28 @@ impl<R: Rules> Processor for Keyed<R> {
         }
         let due = R::Known::due_of(value).ok()??;
         Some((std::str::from_utf8(key).ok()?.into(), due))
+    }
+
+    fn record(&self) -> Option<&'static str> {
+        R::RECORD
+    }
+
+    fn recall(&mut self, key: &str, event: &Event) {
+        self.rules.recall(key, event);
+    }
+
+    fn describe(&self, key: &[u8], value: &[u8]) -> Option<serde_json::Value> {
+        match self.is_entity(key) {
+            true => tell_state::<R::Known>(value),
+            false => R::describe_part(value),
+        }
+    }
+
+    fn adopt(&self, key: &[u8], own: &[u8], other: &[u8]) -> Option<Vec<u8>> {
+        match self.is_entity(key) {
+            true => adopt_state::<R::Known>(own, other),
+            false => R::adopt_part(own, other),
+        }
     }
 }
 

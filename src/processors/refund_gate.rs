@@ -16,7 +16,7 @@ use crate::contract::event::{
 };
 use crate::contract::topic;
 use crate::domain::finance::{
-    AllocationKind, Answer, AnswerKind, Change, Gate, RefundStatus, Request,
+    AllocationKind, Answer, AnswerKind, Change, Gate, RefundStatus, Request, Ruling, Rulings,
 };
 use crate::domain::{Taken, refund_id, split_key};
 use crate::pipeline::{Code, Fault, Inbound, Origin, ProcessorDescriptor, Stage};
@@ -42,7 +42,10 @@ pub type RefundGate = Keyed<Gating>;
 
 /// Its rules.
 #[derive(Default)]
-pub struct Gating;
+pub struct Gating {
+    /// Decisions that are followed instead of being made anew, by order; none but in a rebuild.
+    recorded: BTreeMap<Text, Rulings>,
+}
 
 /// What one call has gathered.
 #[derive(Default)]
@@ -57,6 +60,22 @@ impl Rules for Gating {
     const SOURCE: &'static str = "crossdock/refund-gate";
     type Known = Gate;
     type Gathered = Work;
+    const RECORD: Option<&'static str> = Some(topic::REFUND_EVENT);
+
+    fn recall(&mut self, key: &str, event: &Event) {
+        let Event::RefundEvent(e) = event else {
+            return;
+        };
+        if let Ok(status) = facts::refund_status(e.status) {
+            let ruling = Ruling {
+                status,
+                payment: e.payment_id.clone(),
+                reason: e.reason.clone(),
+            };
+            let recorded = self.recorded.entry(key.into()).or_default();
+            recorded.add(e.refund_id.as_u128(), e.refund_version, ruling);
+        }
+    }
 
     fn take(
         &self,
@@ -78,7 +97,8 @@ impl Rules for Gating {
         call: &mut Call<'_, '_>,
     ) -> Result<Fate, Fault> {
         let mut decided = Vec::new();
-        let cases = gate.settle(call.now(), &mut work.changes, &mut decided);
+        let recorded = self.recorded.get(call.key);
+        let cases = gate.settle(call.now(), recorded, &mut work.changes, &mut decided);
         for (index, refund, place) in work.asked {
             if gate.waits(refund) {
                 let reason = "waits for the capture, the return or the cancellation";

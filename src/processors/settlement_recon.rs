@@ -13,7 +13,7 @@ use super::keyed::{Call, Fate, Heard, Keyed, Rules};
 use crate::contract::event::{Event, SettlementEvent};
 use crate::contract::topic;
 use crate::domain::finance::{KeptLine, Payout, Posting, SettledLine};
-use crate::domain::{Stored, Taken};
+use crate::domain::{Stored, Taken, adopt_state, tell_state};
 use crate::pipeline::{Context, Fault, ProcessorDescriptor};
 
 /// What `settlement-recon` is.
@@ -38,6 +38,14 @@ impl Rules for OfPayouts {
     type Known = Payout;
     /// What the lines have posted.
     type Gathered = Vec<Posting>;
+
+    fn describe_part(value: &[u8]) -> Option<serde_json::Value> {
+        tell_state::<KeptLine>(value)
+    }
+
+    fn adopt_part(own: &[u8], other: &[u8]) -> Option<Vec<u8>> {
+        adopt_state::<KeptLine>(own, other)
+    }
 
     fn take(
         &self,

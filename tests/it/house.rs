@@ -214,6 +214,21 @@ const DIRECTION: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "rebuild",
+        &[
+            "domain",
+            "contract",
+            "pipeline",
+            "codec",
+            "log",
+            "state",
+            "runtime",
+            "processors",
+            "dlq",
+            "desk",
+        ],
+    ),
+    (
         "explain",
         &[
             "books",

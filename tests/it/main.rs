@@ -14,6 +14,7 @@ mod inbox;
 mod money;
 mod order;
 mod parking;
+mod rebuild;
 mod replay;
 mod restore;
 mod settlement;

@@ -171,6 +171,8 @@ impl World {
         for _ in 0..100_000 {
             let mut busy = false;
             for task in tasks.iter_mut() {
+                // No two steps are of one moment.
+                self.advance(Duration::from_micros(1));
                 match task.step(Duration::ZERO) {
                     Ok(Progress::Idle { until: None }) => {}
                     Ok(Progress::Unassigned) => {}

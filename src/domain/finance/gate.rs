@@ -9,9 +9,10 @@
 //! about under the same key; only a definite failure opens the next.
 
 use super::facts::{Payment, PaymentKind, ReturnFact};
-use super::limits::Verdict;
+use super::limits::{Verdict, Waiting};
 use super::machine::{Illegal, RefundMove, RefundStatus};
 use super::refund::{Answer, AnswerKind, Change, Refund, Request};
+use super::rulings::{Ruling, Rulings};
 use super::{HORIZON, RETENTION};
 use crate::domain::FACTS_MAX;
 use crate::domain::cases::{CaseChange, Cases};
@@ -314,11 +315,12 @@ impl Gate {
     }
 
     /// Decides what can be decided and gives up what has waited long enough. Gives what became of the
-    /// order's cases, and into `decided` the records that waited and are decided now. Sets the next
-    /// timer. `None` when the order is over for good and may be forgotten.
+    /// order's cases, and into `decided` the records that waited and are decided now. What was `recorded`
+    /// before is followed instead of being decided anew. Sets the next timer. `None` when the order is over for good and may be forgotten.
     pub fn settle(
         &mut self,
         now: Timestamp,
+        recorded: Option<&Rulings>,
         changes: &mut Vec<Change>,
         decided: &mut Vec<(i32, i64)>,
     ) -> Option<Vec<CaseChange>> {
@@ -333,7 +335,7 @@ impl Gate {
             .collect();
         order.sort_unstable();
         for (_, id) in order {
-            self.decide(id, now, changes, decided);
+            self.decide(id, now, recorded, changes, decided);
         }
         let findings = self.findings(now);
         let cases = self.cases.follow(findings, now);
@@ -346,6 +348,7 @@ impl Gate {
         &mut self,
         id: u128,
         now: Timestamp,
+        recorded: Option<&Rulings>,
         changes: &mut Vec<Change>,
         decided: &mut Vec<(i32, i64)>,
     ) {
@@ -360,22 +363,22 @@ impl Gate {
         }
         let over = refund.until.is_some_and(|until| until <= now);
         let moves: &[RefundMove] = match refund.status {
-            RefundStatus::Requested => match self.verdict(id, &refund) {
+            RefundStatus::Requested => match self.ruled(id, &refund, recorded) {
                 Verdict::Grant(payment) => {
                     refund.payment = Some(payment);
                     &[RefundMove::Approve, RefundMove::Submit]
                 }
-                Verdict::Wait(_) if !over => &[],
+                Verdict::Wait(_) if !over || recorded.is_some_and(|r| r.knows(id)) => &[],
                 Verdict::Wait(waiting) => {
                     refund.reason = Some(waiting.code().into());
                     &[RefundMove::Reject]
                 }
                 Verdict::Refuse(reason) => {
-                    refund.reason = Some(reason.into());
+                    refund.reason = Some(reason);
                     &[RefundMove::Reject]
                 }
             },
-            RefundStatus::Failed if over && self.may_try_again(id, &refund) => {
+            RefundStatus::Failed if over && self.tries_again(id, &refund, recorded) => {
                 &[RefundMove::Reopen, RefundMove::Submit]
             }
             _ => &[],
@@ -394,6 +397,33 @@ impl Gate {
             decided.extend(refund.waiting.take());
         }
         self.refunds.insert(id, refund);
+    }
+
+    /// What was decided about a refund that is asked for, where that was recorded; else what the facts say.
+    fn ruled(&self, id: u128, refund: &Refund, recorded: Option<&Rulings>) -> Verdict {
+        let Some(recorded) = recorded.filter(|r| r.knows(id)) else {
+            return self.verdict(id, refund);
+        };
+        match recorded.of(id, refund.version + 1) {
+            Some(Ruling {
+                status: RefundStatus::Approved,
+                payment: Some(payment),
+                ..
+            }) => Verdict::Grant(payment.clone()),
+            Some(Ruling {
+                status: RefundStatus::Rejected,
+                reason: Some(reason),
+                ..
+            }) => Verdict::Refuse(reason.clone()),
+            _ => Verdict::Wait(Waiting::Capture),
+        }
+    }
+
+    fn tries_again(&self, id: u128, refund: &Refund, recorded: Option<&Rulings>) -> bool {
+        match recorded.filter(|r| r.knows(id)) {
+            Some(recorded) => recorded.of(id, refund.version + 1).is_some(),
+            None => self.may_try_again(id, refund),
+        }
     }
 
     /// Whether the record of `refund` waits to be decided.

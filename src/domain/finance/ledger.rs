@@ -39,7 +39,7 @@ kept!(Books {
     due,
     heard_at,
     closed,
-    judged_from,
+    judged_from: told,
     payments,
     invoices,
     refunds,

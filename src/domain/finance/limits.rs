@@ -23,7 +23,7 @@ pub enum Verdict {
     /// Something that it needs is not there, and may still come.
     Wait(Waiting),
     /// It breaks a rule that nothing can mend.
-    Refuse(&'static str),
+    Refuse(Text),
 }
 
 /// What a refund waits for.
@@ -59,7 +59,7 @@ impl Gate {
         if refund.allocations.iter().any(|a| goodwill(a.kind))
             && refund.reason.as_deref().is_none_or(|r| r.trim().is_empty())
         {
-            return Verdict::Refuse("APPEASEMENT_WITHOUT_REASON");
+            return Verdict::Refuse("APPEASEMENT_WITHOUT_REASON".into());
         }
         if let Some(waiting) = self.goods_missing(id, refund) {
             return Verdict::Wait(waiting);

@@ -130,7 +130,7 @@ kept!(Matching {
     heard_at,
     moved,
     lines,
-    since,
+    since: told,
     told,
     cases
 });

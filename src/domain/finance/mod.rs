@@ -17,6 +17,7 @@ mod payout;
 mod postings;
 mod refund;
 mod returns;
+mod rulings;
 
 pub use facts::{
     Allocation, AllocationKind, Disposition, Invoice, InvoiceKind, OrderLine, OrderTerms, Payment,
@@ -31,6 +32,7 @@ pub use payout::{Control, KeptLine, Payout};
 pub use postings::{Account, Entry, Posting};
 pub use refund::{Answer, AnswerKind, Change, Refund, Request};
 pub use returns::Reconciliation;
+pub use rulings::{Ruling, Rulings};
 
 use std::time::Duration;
 

@@ -84,7 +84,7 @@ pub struct Payout {
 kept!(Payout {
     due,
     heard_at,
-    judged_from,
+    judged_from: told,
     lines,
     homeless,
     clearing,

@@ -103,7 +103,10 @@ pub(super) struct Posted {
     count: u32,
     balances: Vec<((Account, Text), Money)>,
 }
-stored!(Posted { count, balances });
+stored!(Posted {
+    count: told,
+    balances
+});
 
 /// What was posted so far, by cause.
 pub(super) type Journal = BTreeMap<Text, Posted>;

@@ -62,8 +62,8 @@ stored!(Refund {
     issued,
     twin,
     asked_at,
-    since,
-    until,
+    since: told,
+    until: told,
     answered,
     waiting
 });

@@ -48,7 +48,7 @@ kept!(Reconciliation {
     refunds,
     notes,
     restocks,
-    judged_from,
+    judged_from: told,
     cases
 });
 

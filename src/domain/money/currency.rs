@@ -74,4 +74,7 @@ impl Stored for Currency {
         }
         Ok(Currency { code, exponent })
     }
+    fn tell(&self) -> serde_json::Value {
+        self.code().into()
+    }
 }

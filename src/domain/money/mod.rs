@@ -304,4 +304,7 @@ impl Stored for Money {
             amount: Decimal::read(reader)?,
         })
     }
+    fn tell(&self) -> serde_json::Value {
+        self.to_string().into()
+    }
 }

@@ -116,6 +116,12 @@ impl<T: encoding::Stored> encoding::Stored for Latest<T> {
             value: T::read(reader)?,
         })
     }
+    fn tell(&self) -> serde_json::Value {
+        serde_json::json!({"said": self.said.tell(), "value": self.value.tell()})
+    }
+    fn adopt(&mut self, other: &Self) {
+        self.value.adopt(&other.value);
+    }
 }
 
 /// What one source says of the order itself.
@@ -205,8 +211,8 @@ kept!(Order {
     decisions,
     cases,
     waiting,
-    state_version,
-    changed_at,
+    state_version: told,
+    changed_at: told,
 });
 
 impl Order {

@@ -190,6 +190,9 @@ impl Stored for Position {
     fn read(reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
         reader.position()
     }
+    fn tell(&self) -> serde_json::Value {
+        self.to_string().into()
+    }
 }
 
 stored_enum!(Handover [Ship, Pickup, CarryOut]);

@@ -122,7 +122,7 @@ kept!(Shipments {
     due,
     order,
     fulfilments,
-    version
+    version: told
 });
 
 impl Shipments {

@@ -34,8 +34,8 @@ kept!(Feed {
     beat_at,
     watermark_at,
     stale,
-    away_until,
-    version,
+    away_until: told,
+    version: told,
     cases
 });
 

@@ -45,7 +45,7 @@ struct Seen {
 stored!(Seen {
     since,
     until,
-    heard_at,
+    heard_at: told,
     parts,
     total,
     total_amount,

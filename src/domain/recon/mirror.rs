@@ -82,7 +82,10 @@ struct Heard {
     count: Count,
     judged_from: Timestamp,
 }
-stored!(Heard { count, judged_from });
+stored!(Heard {
+    count,
+    judged_from: told
+});
 
 /// What the level changed by in a slot: dated by its facts, or late, so that nobody knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -131,10 +134,10 @@ kept!(Mirrors {
     due,
     heard_at,
     level,
-    since,
+    since: told,
     slots,
     counts,
-    corrected,
+    corrected: told,
     repairs,
     cases
 });

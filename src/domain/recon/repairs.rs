@@ -16,7 +16,10 @@ struct Attempts {
     count: u32,
     next_at: Timestamp,
 }
-stored!(Attempts { count, next_at });
+stored!(Attempts {
+    count,
+    next_at: told
+});
 
 /// Tries by what they are to put right. Each is a decision: it is made once, remembered, and told.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -49,6 +49,18 @@ pub(super) struct Agenda {
 }
 
 impl Agenda {
+    /// These open claims, all at hand; what stands on the shelf of `self` is taken away.
+    pub(super) fn gathered(&self, inline: Vec<Item>, shelf: &mut dyn Shelf) -> Agenda {
+        for run in &self.runs {
+            shelf.delete(Slot::Agenda(run.number));
+        }
+        Agenda {
+            open: inline.len() as u32,
+            inline,
+            ..Agenda::default()
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.inline.is_empty() && self.runs.is_empty()
     }

@@ -4,6 +4,7 @@ use super::claims::{AtRisk, Cause, Claim, ClaimStatus, Decision, Early, Known, M
 use super::identities::{Entry, seconds};
 use super::ledger::{Journal, Ledger, Resolved, Waited};
 use super::position::{Applied, Refusal};
+use super::recorded::Word;
 use super::shelf::{Shelf, Slot};
 use crate::domain::{Decimal, Timestamp};
 
@@ -29,20 +30,26 @@ impl Ledger {
         shelf: &mut dyn Shelf,
         journal: &mut Journal,
     ) -> Result<(), Refusal> {
+        let mut at = now;
         for id in self.agenda.take_due(now, EXPIRED_MAX, shelf)? {
             let Some(Known::Claim(before)) = load(id, shelf)? else {
                 continue;
             };
+            match self.word(id, before.version, Cause::Expire) {
+                Word::Silent => {}
+                Word::Made(ruling) => at = ruling.at,
+                Word::NotMade => continue,
+            }
             if before.due().is_some_and(|due| due <= now) {
                 let expired = Claim {
                     status: ClaimStatus::Expired,
                     backordered: Decimal::ZERO,
                     ..(*before).clone()
                 };
-                self.change(id, Cause::Expire, *before, expired, now, shelf, journal);
+                self.change(id, Cause::Expire, *before, expired, at, shelf, journal);
             }
         }
-        self.promote(now, shelf, journal)
+        self.promote(at, shelf, journal)
     }
 
     /// When to call [`Ledger::expire`] next: not later than the next hold expires.
@@ -59,11 +66,13 @@ impl Ledger {
         shelf: &mut dyn Shelf,
         journal: &mut Journal,
     ) -> Result<(), Refusal> {
-        if !self.backordered.is_positive() || !self.free().is_positive() {
+        // What the record says was granted, whatever is free.
+        let is_free = |l: &Self| l.recorded.is_some() || l.free().is_positive();
+        if !self.backordered.is_positive() || !is_free(self) {
             return Ok(());
         }
         for item in self.agenda.by_promise(shelf)? {
-            if !self.backordered.is_positive() || !self.free().is_positive() {
+            if !self.backordered.is_positive() || !is_free(self) {
                 break;
             }
             let Some(Known::Claim(before)) = load(item.id, shelf)? else {
@@ -77,7 +86,11 @@ impl Ledger {
                 Mode::Forced => self.free(),
                 Mode::Strict => basis.ats,
             };
-            let granted = before.backordered.min(available);
+            let granted = match self.word(item.id, before.version, Cause::Promote) {
+                Word::Silent => before.backordered.min(available),
+                Word::Made(ruling) => before.backordered.min(ruling.granted),
+                Word::NotMade => continue,
+            };
             let whole = granted == before.backordered;
             if !granted.is_positive() || (before.mode == Mode::Strict && !whole) {
                 continue;
@@ -154,11 +167,15 @@ impl Ledger {
         oversold: Decimal,
         basis: Basis,
     ) -> Decision {
+        let sequence = match self.word(id, claim.version, cause) {
+            Word::Made(ruling) => ruling.sequence,
+            Word::Silent | Word::NotMade => self.sequence + 1,
+        };
         Decision {
             id,
             cause,
             claim,
-            sequence: self.sequence + 1,
+            sequence,
             granted,
             ats_before: basis.ats,
             sellable_before: basis.sellable,
@@ -205,7 +222,7 @@ impl Ledger {
     /// Brings sums, agenda and the claim's own entry to what a decision says.
     fn keep(&mut self, decision: &Decision, before: Option<&Claim>, shelf: &mut dyn Shelf) {
         let (id, claim) = (decision.id, &decision.claim);
-        self.sequence = decision.sequence;
+        self.sequence = self.sequence.max(decision.sequence);
         let was_active = before.map_or(Decimal::ZERO, Claim::active);
         let change = claim.active() - was_active;
         if !change.is_zero() {

@@ -6,6 +6,7 @@ use super::claims::{
 use super::identities::seconds;
 use super::ledger::{Journal, Ledger, Resolved, Waited};
 use super::position::{Applied, Refusal};
+use super::recorded::Word;
 use super::shelf::Shelf;
 use crate::domain::{Decimal, Timestamp};
 
@@ -63,6 +64,12 @@ impl Ledger {
             Some(Known::Claim(claim)) if claim.requested.is_zero() => return Verdict::Superseded,
             Some(Known::Claim(_)) => return Verdict::Duplicate,
         };
+        let cause = Cause::Command(Action::Hold);
+        let ruling = match self.word(command.id, 0, cause) {
+            Word::Silent => None,
+            Word::Made(ruling) => Some(ruling),
+            Word::NotMade => return Verdict::Superseded,
+        };
         let gone = early.consumed.min(command.quantity);
         let wanted = command.quantity - gone;
         let basis = self.basis(&command.channel);
@@ -78,18 +85,24 @@ impl Ledger {
             promise_at: command.promise_at.or(command.expires_at),
             ..Claim::default()
         };
-        let granted = match command.mode {
-            Mode::Forced => wanted.min(self.free().or_zero()),
-            Mode::Strict if basis.ats >= wanted => wanted,
-            Mode::Strict => Decimal::ZERO,
+        let granted = match (ruling, command.mode) {
+            (Some(ruling), _) => ruling.granted,
+            (None, Mode::Forced) => wanted.min(self.free().or_zero()),
+            (None, Mode::Strict) if basis.ats >= wanted => wanted,
+            (None, Mode::Strict) => Decimal::ZERO,
         };
         claim.held += granted;
+        let may_wait = match ruling {
+            Some(ruling) => ruling.status != ClaimStatus::Rejected,
+            None => {
+                command.mode == Mode::Forced
+                    || self.policy().may_backorder(self.backordered, wanted)
+            }
+        };
         let mut oversold = Decimal::ZERO;
         if granted == wanted {
             claim.settle();
-        } else if command.mode == Mode::Forced
-            || self.policy().may_backorder(self.backordered, wanted)
-        {
+        } else if may_wait {
             claim.backordered = wanted - granted;
             claim.settle();
             if command.mode == Mode::Forced {
@@ -113,7 +126,6 @@ impl Ledger {
                 claim: None,
             });
         }
-        let cause = Cause::Command(Action::Hold);
         let decision = self.decision(command.id, cause, claim, granted, oversold, basis);
         self.book(decision, None, command.recorded_at, shelf, journal);
         Verdict::Applied
@@ -150,9 +162,12 @@ impl Ledger {
             status if status.is_terminal() => return Verdict::Superseded,
             _ => {}
         }
+        let cause = Cause::Command(Action::Confirm);
+        if self.was_not_made(command.id, before.version, cause) {
+            return Verdict::Superseded;
+        }
         let mut claim = before.clone();
         claim.confirm();
-        let cause = Cause::Command(Action::Confirm);
         self.change(
             command.id,
             cause,
@@ -179,6 +194,7 @@ impl Ledger {
                 return match claim.status {
                     ClaimStatus::Released => Verdict::Duplicate,
                     status if status.is_terminal() => Verdict::Superseded,
+                    _ if self.was_not_made(command.id, claim.version, cause) => Verdict::Superseded,
                     _ => {
                         let released = Claim {
                             status: ClaimStatus::Released,
@@ -194,6 +210,9 @@ impl Ledger {
             Some(Known::Early(early)) => early,
             None => Early::default(),
         };
+        if self.was_not_made(command.id, 0, cause) {
+            return Verdict::Superseded;
+        }
         if let Some(place) = early.confirm {
             journal.resolved.push(Resolved {
                 waited: Waited::Confirm(place),
@@ -266,6 +285,9 @@ impl Ledger {
                 return Ok(Verdict::Applied);
             }
         };
+        if self.was_not_made(id, before.version, Cause::Consume) {
+            return Ok(Verdict::Superseded);
+        }
         let mut claim = before.clone();
         let held = quantity.min(claim.active());
         // Beyond what was held, goods come off what was accepted without stock: it is no longer owed.

@@ -8,10 +8,12 @@ use super::identities::{Entry, Identities, Kind, seconds};
 use super::movement::Effect;
 use super::policy::{Allocation, Oversell, Policy};
 use super::position::{Applied, Rank, Refusal};
+use super::recorded::Recorded;
 use super::shelf::Shelf;
 use super::{HORIZON, Level};
 use crate::domain::{Decimal, Position, Timestamp};
 use compact_str::CompactString as Text;
+use std::sync::Arc;
 
 /// The stock of one SKU at one location.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -45,6 +47,8 @@ pub struct Ledger {
     pub(super) active: Vec<(Text, Decimal)>,
     pub(super) backordered: Decimal,
     pub(super) agenda: Agenda,
+    /// Decisions to be followed instead of being made anew. Not kept.
+    pub(super) recorded: Option<Arc<Recorded>>,
 }
 
 /// Where a record stands in its topic.
@@ -119,6 +123,11 @@ impl Ledger {
                 true
             }
         }
+    }
+
+    /// Decisions that were recorded before are followed from here on.
+    pub fn follow(&mut self, recorded: Option<Arc<Recorded>>) {
+        self.recorded = recorded;
     }
 
     /// Whether the authority is heard of: what it does not tell is not in here.
@@ -253,7 +262,7 @@ impl Ledger {
         Ok(())
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.clear();
         out.byte(VERSION);
         let has_claims =

@@ -25,7 +25,9 @@ mod network;
 mod policy;
 mod position;
 mod quality;
+mod recorded;
 mod shelf;
+mod told;
 
 pub use availability::{Level, Offered, Terms};
 pub use claims::{Action, AtRisk, Cause, Claim, ClaimStatus, Command, Decision, Mode, Verdict};
@@ -35,7 +37,9 @@ pub use network::{Network, Offer, PUBLISH_INTERVAL, Publication, Published};
 pub use policy::{Allocation, Oversell, Policy};
 pub use position::{Applied, Moved, Movement, Rebased, Refusal, Snapshot};
 pub use quality::gs1_check_digit_holds;
+pub use recorded::{Recorded, Ruling};
 pub use shelf::{MemoryShelf, Shelf, Slot};
+pub use told::{adopt_entry, canonical, tell_entry};
 
 use std::time::Duration;
 

@@ -1,9 +1,10 @@
 //! What all locations together can promise to a channel, and when to say so.
 
-use super::encoding::{Corrupt, Read, Reader, VERSION, Write};
+use super::encoding::{Corrupt, Read, Reader, Stored as _, VERSION, Write};
 use super::shelf::{Shelf, Slot};
 use crate::domain::{Decimal, Timestamp};
 use compact_str::CompactString as Text;
+use serde_json::{Value, json};
 use std::cmp::Ordering;
 use std::time::Duration;
 
@@ -254,6 +255,36 @@ impl Network {
         network.inline = read_offers(&mut input)?;
         input.end()?;
         Ok(network)
+    }
+
+    /// What it says, for people.
+    pub fn tell(&self) -> Value {
+        let offers = self.inline.iter().map(|(location, o)| {
+            let offer = json!({"ats": o.ats.tell(), "buffer": o.buffer.tell(), "active": o.active, "version": o.version});
+            (location.to_string(), offer)
+        });
+        let published = self.published.map(|p| {
+            json!({"ats": p.ats.tell(), "backorderable": p.backorderable, "complete": p.complete})
+        });
+        json!({
+            "sum": self.sum.tell(),
+            "offers": Value::Object(offers.collect()),
+            "pages": self.pages,
+            "published": published,
+            "publishedAt": self.published_at.tell(),
+            "version": self.version,
+            "asOf": self.as_of.tell(),
+            "due": self.due.tell(),
+        })
+    }
+
+    /// Takes over from `other` what was published, and when: whoever looks at it next publishes what
+    /// differs.
+    pub fn adopt(&mut self, other: &Network) {
+        self.version = other.version;
+        self.published = other.published;
+        self.published_at.adopt_told(&other.published_at);
+        self.due.adopt_told(&other.due);
     }
 
     /// The time of a change that waits, read without the rest.

@@ -214,8 +214,8 @@ pub(crate) fn invoice(e: &InvoiceEvent) -> Result<Invoice, Fault> {
     })
 }
 
-pub(crate) fn refund(e: &RefundEvent) -> Result<RefundFact, Fault> {
-    let status = match e.status {
+pub(crate) fn refund_status(status: WireRefundStatus) -> Result<RefundStatus, Fault> {
+    Ok(match status {
         WireRefundStatus::Unknown => return Err(unknown("status")),
         WireRefundStatus::Requested => RefundStatus::Requested,
         WireRefundStatus::Approved => RefundStatus::Approved,
@@ -225,7 +225,11 @@ pub(crate) fn refund(e: &RefundEvent) -> Result<RefundFact, Fault> {
         WireRefundStatus::Failed => RefundStatus::Failed,
         WireRefundStatus::Rejected => RefundStatus::Rejected,
         WireRefundStatus::Reversed => RefundStatus::Reversed,
-    };
+    })
+}
+
+pub(crate) fn refund(e: &RefundEvent) -> Result<RefundFact, Fault> {
+    let status = refund_status(e.status)?;
     Ok(RefundFact {
         status,
         return_id: e.return_id.clone(),

@@ -13,7 +13,7 @@ mod output;
 use crate::contract::event::{Event, EventMeta, OrderEvent, OrderEventType, Outcome, Text};
 use crate::contract::topic;
 use crate::domain::order::{Fact, Heard, Order, Said};
-use crate::domain::{Kept, Position, Stored, Timestamp};
+use crate::domain::{Kept, Position, Stored, Timestamp, adopt_state, tell_state};
 use crate::pipeline::{
     Code, Context, Fault, Inbound, Origin, Processor, ProcessorDescriptor, Stage,
 };
@@ -104,6 +104,16 @@ impl Processor for OrderLifecycle {
     fn restored_timer(&self, key: &[u8], value: &[u8]) -> Option<(Text, Timestamp)> {
         let due = Order::due_of(value).ok()??;
         Some((std::str::from_utf8(key).ok()?.into(), due))
+    }
+
+    // Its decisions on cancellations stand in an input, and are taken from there.
+
+    fn describe(&self, _key: &[u8], value: &[u8]) -> Option<serde_json::Value> {
+        tell_state::<Order>(value)
+    }
+
+    fn adopt(&self, _key: &[u8], own: &[u8], other: &[u8]) -> Option<Vec<u8>> {
+        adopt_state::<Order>(own, other)
     }
 }
 

@@ -1,13 +1,14 @@
 //! From events to facts and commands: checks of data quality, then translation.
 
 use crate::contract::event::{
-    Outcome, OversellPolicy, PositionKind, ReservationAction, ReservationCommand, ReservationMode,
-    SnapshotBasis, StockChanged, StockPolicy, StockReason, StockSnapshot, StockState as WireState,
+    Outcome, OversellPolicy, PositionKind, ReservationAction, ReservationCommand,
+    ReservationDecision, ReservationMode, ReservationStatus, SnapshotBasis, StockChanged,
+    StockPolicy, StockReason, StockSnapshot, StockState as WireState,
 };
 use crate::domain::order::ATTEMPTS_MAX;
 use crate::domain::stock::{
-    Action, Allocation, Command, Effect, Mode, Movement, Oversell, Place, Policy, Snapshot,
-    StockState, Verdict, gs1_check_digit_holds,
+    Action, Allocation, ClaimStatus, Command, Effect, Mode, Movement, Oversell, Place, Policy,
+    Ruling, Snapshot, StockState, Verdict, gs1_check_digit_holds,
 };
 use crate::domain::{Decimal, Position, reservation_id};
 use crate::pipeline::{Fault, Origin};
@@ -100,6 +101,35 @@ pub(super) fn command(e: &ReservationCommand, origin: &Origin) -> Command {
         recorded_at: e.meta.recorded_at,
         place: place(origin),
     }
+}
+
+/// A decision as it was recorded, and the claim that it is of; `None` where this build does not know its
+/// words.
+pub(super) fn ruling(e: &ReservationDecision) -> Option<(u128, Ruling)> {
+    let ruling = Ruling {
+        action: match e.action {
+            ReservationAction::Hold => Some(Action::Hold),
+            ReservationAction::Confirm => Some(Action::Confirm),
+            ReservationAction::Release => Some(Action::Release),
+            ReservationAction::Reassign => Some(Action::Reassign),
+            ReservationAction::Unknown => None,
+        },
+        status: match e.status {
+            ReservationStatus::Unknown => return None,
+            ReservationStatus::Held => ClaimStatus::Held,
+            ReservationStatus::Confirmed => ClaimStatus::Confirmed,
+            ReservationStatus::Rejected => ClaimStatus::Rejected,
+            ReservationStatus::Backordered => ClaimStatus::Backordered,
+            ReservationStatus::PartiallyConsumed => ClaimStatus::PartiallyConsumed,
+            ReservationStatus::Consumed => ClaimStatus::Consumed,
+            ReservationStatus::Released => ClaimStatus::Released,
+            ReservationStatus::Expired => ClaimStatus::Expired,
+        },
+        granted: e.qty_held,
+        sequence: e.ledger_sequence,
+        at: e.meta.recorded_at,
+    };
+    Some((e.reservation_id.as_u128(), ruling))
 }
 
 /// How a movement's effect on a claim is booked.

@@ -10,12 +10,17 @@ mod position;
 
 use crate::contract::event::{ChannelStatus, Event, FeedState, StockAuthority, Text};
 use crate::contract::topic;
-use crate::domain::stock::{Journal, Ledger, Offered, Refusal, Terms};
+use crate::domain::stock::{
+    Journal, Ledger, Offered, Recorded, Refusal, Terms, adopt_entry, canonical, tell_entry,
+};
 use crate::domain::{Timestamp, key_part};
-use crate::pipeline::{Code, Context, Fault, Inbound, Processor, ProcessorDescriptor, Stage};
+use crate::pipeline::{
+    Code, Context, Fault, Inbound, Processor, ProcessorDescriptor, Stage, State,
+};
 use crate::processors::shelf::StateShelf;
 use position::Position;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What `stock-ledger` is.
 pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
@@ -54,6 +59,8 @@ pub struct StockLedger {
     silent: BTreeSet<(Text, Text)>,
     /// Locations of which it is declared whose facts count.
     authorities: BTreeMap<Text, Text>,
+    /// Decisions that are followed instead of being made anew, by key; none but in a rebuild.
+    recorded: BTreeMap<Text, Arc<Recorded>>,
     journal: Journal,
     bytes: Vec<u8>,
 }
@@ -76,7 +83,7 @@ impl Processor for StockLedger {
         inbound: &[Inbound],
         context: &mut Context<'_>,
     ) -> Result<(), Fault> {
-        let mut position = Position::load(key, std::mem::take(&mut self.journal), context)?;
+        let mut position = self.load(key, context)?;
         position.declared = self.authorities.get(&position.location).cloned();
         position
             .ledger
@@ -117,7 +124,7 @@ impl Processor for StockLedger {
         _due: Timestamp,
         context: &mut Context<'_>,
     ) -> Result<(), Fault> {
-        let mut position = Position::load(key, std::mem::take(&mut self.journal), context)?;
+        let mut position = self.load(key, context)?;
         let now = context.now();
         position.newest = now;
         let mut shelf = StateShelf::new(key, context.state());
@@ -189,9 +196,46 @@ impl Processor for StockLedger {
         let due = Ledger::timer_of(value).ok()??;
         Some((std::str::from_utf8(key).ok()?.into(), due))
     }
+
+    fn record(&self) -> Option<&'static str> {
+        Some(topic::RESERVATION_DECISION)
+    }
+
+    fn recall(&mut self, key: &str, event: &Event) {
+        if let Event::ReservationDecision(e) = event
+            && let Some((id, ruling)) = input::ruling(e)
+        {
+            let recorded = self.recorded.entry(key.into()).or_default();
+            Arc::make_mut(recorded).add(id, ruling);
+        }
+    }
+
+    fn describe(&self, key: &[u8], value: &[u8]) -> Option<serde_json::Value> {
+        tell_entry(suffix(key), value)
+    }
+
+    fn canonical(&self, key: &str, state: &mut dyn State) {
+        let header = state.get(key.as_bytes()).map(<[u8]>::to_vec);
+        let shelf = &mut StateShelf::new(key, state);
+        if let Some(header) = header.and_then(|header| canonical(&header, shelf)) {
+            state.put(key.as_bytes(), &header);
+        }
+    }
+
+    fn adopt(&self, key: &[u8], own: &[u8], other: &[u8]) -> Option<Vec<u8>> {
+        adopt_entry(suffix(key), own, other)
+    }
 }
 
 impl StockLedger {
+    fn load<'k>(&mut self, key: &'k str, context: &mut Context<'_>) -> Result<Position<'k>, Fault> {
+        let mut position = Position::load(key, std::mem::take(&mut self.journal), context)?;
+        if !self.recorded.is_empty() {
+            position.ledger.follow(self.recorded.get(key).cloned());
+        }
+        Ok(position)
+    }
+
     /// Emits what changed and writes the position back.
     fn finish(
         &mut self,
@@ -273,4 +317,10 @@ fn damaged(key: &str, refusal: Refusal) -> Fault {
         ),
     )
     .caused_by(refusal)
+}
+
+/// What follows the position's key in a key of its state.
+fn suffix(state_key: &[u8]) -> &[u8] {
+    let end = state_key.iter().position(|byte| *byte == 0);
+    &state_key[end.unwrap_or(state_key.len())..]
 }
