@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
 fn workers_bounce_and_nothing_is_lost_or_done_twice() {
+    let _alone = crate::alone();
     let Some(kafka) = Kafka::find(1) else { return };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let options = FakeOptions {

@@ -17,3 +17,11 @@ mod proxy;
 #[path = "../e2e/worker.rs"]
 #[allow(dead_code, reason = "it does more than is needed here")]
 mod worker;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Tests with brokers of their own go one after the other: two clusters at a time would be slow, not thorough.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -29,6 +29,12 @@ const UUID_CHARS: usize = 36;
 /// Complaints taken in at a time.
 const EVENTS_MAX: usize = 100;
 
+/// How long the creation of so many topics at once may take: brokers of a small or busy machine make a hundred
+/// in more time than any other call may take.
+fn time_for(topics: usize) -> Duration {
+    CALL_TIME_MAX + TOPIC_TIME_MAX * topics as u32
+}
+
 pub(super) struct KafkaAdmin {
     settings: KafkaSettings,
     admin: AdminClient<DefaultClientContext>,
@@ -128,9 +134,10 @@ impl KafkaAdmin {
             settings.fold(new, |new, (name, value)| new.set(name, value))
         });
         let new: Vec<NewTopic<'_>> = new.collect();
+        let limit = time_for(topics.len());
         let options = AdminOptions::new()
-            .request_timeout(Some(CALL_TIME_MAX))
-            .operation_timeout(Some(CALL_TIME_MAX));
+            .request_timeout(Some(limit))
+            .operation_timeout(Some(limit));
         let made = block_on(self.admin.create_topics(&new, &options));
         let made = made.map_err(|e| self.error(topics.first().map(|t| &*t.name), &e))?;
         let mut names: BTreeSet<&str> = topics.iter().map(|t| &*t.name).collect();
@@ -149,8 +156,7 @@ impl KafkaAdmin {
 
     /// A topic is known to the controller before it is to the brokers, and told of before it is served.
     fn wait_for_topics(&self, mut names: BTreeSet<&str>) -> Result<(), LogError> {
-        let limit = CALL_TIME_MAX + TOPIC_TIME_MAX * names.len() as u32;
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + time_for(names.len());
         loop {
             // Of one topic the answer is short, of many a single one is.
             let one = names.first().copied().filter(|_| names.len() == 1);

@@ -27,6 +27,8 @@ const CLIENTS: usize = 4;
 const TRANSACTIONS: usize = 60;
 const READERS: usize = 2;
 const KEYS: usize = 7;
+/// A killed broker goes through all of its indices when it returns.
+const BROKER_PROPERTIES: &str = "log.index.size.max.bytes=262144";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
@@ -35,9 +37,10 @@ fn a_history_of_transactions_through_faults_has_no_anomaly() {
         .ok()
         .and_then(|s| s.parse().ok())
         .unwrap_or(20_261_126);
+    let _alone = crate::alone();
     let network = Network::new(3);
     let ports: Vec<u16> = network.proxies.iter().map(|p| p.port).collect();
-    let Some(kafka) = Kafka::behind_proxies(&ports, "") else {
+    let Some(kafka) = Kafka::behind_proxies(&ports, BROKER_PROPERTIES) else {
         return;
     };
     network.lead_to(&kafka.behind());
