@@ -88,7 +88,7 @@ pub fn facts(stage: &Stage, codec: &Codec, waves: Vec<oracle::Wave>) {
 }
 
 /// What is in flight among the processors.
-fn among_processors(stage: &Stage, codec: &Codec) -> Vec<String> {
+pub fn among_processors(stage: &Stage, codec: &Codec) -> Vec<String> {
     std::thread::sleep(BETWEEN_QUESTIONS);
     let of = |p: &processors::Registered| {
         let (name, inputs) = (p.descriptor.name, p.descriptor.inputs);

@@ -94,6 +94,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     println!("{}", stage.story());
+    // What was passed over or settled twice is named, with partition and offset.
+    let books = worker::run(&stage.kafka.bootstrap, &["verify"]);
+    println!("{}", String::from_utf8_lossy(&books.stdout));
     let folder = stage.keep().display().to_string();
     println!("chaos: FAILED (seed {seed}); the workers' and the brokers' logs are in {folder}");
     ExitCode::FAILURE
