@@ -135,13 +135,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let named = std::iter::once((&*entry.name, &connector));
     connect::entrust(named, &configuration, &log, &codec)?;
     let target = Target {
-        log: log.as_ref(),
-        codec: &codec,
+        log,
+        codec,
         catalogue,
-        application: &args.application,
-        name: &entry.name,
-        topics: descriptor.accepts,
-        sink: &sink,
+        application: args.application.clone(),
+        name: entry.name.clone(),
+        topics: descriptor.accepts.iter().map(|t| (*t).to_owned()).collect(),
+        sink,
+        writer: "replay".to_owned(),
     };
     let budget = entry.budget.map(|b| b.calls_per_second * LOOKING_PART);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -188,7 +189,7 @@ fn sinks(configuration: &Configuration) -> String {
 struct Replay<'a> {
     args: &'a Args,
     run: String,
-    sender: Sender<'a>,
+    sender: Sender,
     /// Requests a second that looking may take.
     looks_per_second: Option<f64>,
     began: Instant,
@@ -201,7 +202,7 @@ struct Replay<'a> {
 impl<'a> Replay<'a> {
     fn begin(
         args: &'a Args,
-        target: Target<'a>,
+        target: Target,
         looks_per_second: Option<f64>,
         stop: Arc<AtomicBool>,
     ) -> anyhow::Result<Self> {

@@ -12,7 +12,7 @@ use crate::runtime::Budget;
 use crate::runtime::service::{self, Condition, Job, Service};
 use crate::runtime::{ProcessorTask, SinkTask, SourceTask, TaskSettings};
 use crate::telemetry::Telemetry;
-use crate::{processors, topics};
+use crate::{processors, replay, topics};
 use anyhow::{Context, bail};
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -295,7 +295,7 @@ fn start(chosen: Chosen, ports: &Ports, tasks: u32, service: &mut Service) -> an
     let (accepts, emits) = (descriptor.accepts, descriptor.emits);
     ports.telemetry.declare(&name);
     if let Some(sink) = connector.sink() {
-        let written = written(
+        let mut written = written(
             catalogue,
             &name,
             &[
@@ -303,6 +303,23 @@ fn start(chosen: Chosen, ports: &Ports, tasks: u32, service: &mut Service) -> an
                 &catalogue.park_topic(&name),
             ],
         );
+        let sink = match accepts.contains(&topic::RECON_CORRECTION) {
+            true => {
+                written.push(topic::OPS_AUDIT.to_owned());
+                let target = replay::Target {
+                    log: ports.log.clone(),
+                    codec: ports.codec.clone(),
+                    catalogue,
+                    application: ports.settings.application.clone(),
+                    name: name.clone(),
+                    topics: accepts.iter().map(|t| (*t).to_owned()).collect(),
+                    sink,
+                    writer: format!("{}-replay", ports.settings.slot),
+                };
+                replay::carrying_out(target, service::clock())
+            }
+            false => sink,
+        };
         prepare(&ports.codec, &written)?;
         let job = Job {
             label: ports.settings.label(&name),

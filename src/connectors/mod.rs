@@ -3,12 +3,12 @@
 //! In a folder `client.rs` talks, `map.rs` translates, `source.rs` and `sink.rs` adapt, `fake.rs` is
 //! the stand-in. A new connector is its folder and one line in [`ALL`].
 
-mod erp;
+pub(crate) mod erp;
 pub mod fake;
 mod file;
 mod generic;
 mod http;
-mod manifest;
+pub(crate) mod manifest;
 mod mapping;
 mod medusa;
 mod odoo;

@@ -15,6 +15,7 @@ use crate::log::{Isolation, Log, Offset, Reader, TopicPartition};
 use crate::pipeline::{Clock, Code, Fault, Processor, Sink, Source, Stage};
 use crate::processors;
 use crate::registry::{self, EmbeddedRegistry, Registry, register};
+use crate::replay;
 use crate::runtime::{ProcessorTask, SinkTask, SourceTask, TaskSettings};
 use crate::telemetry::Telemetry;
 use crate::topics::{self, Plan, Readers};
@@ -24,9 +25,9 @@ use std::time::Duration;
 /// What is kept of a compacted topic at least: the judges read every version.
 const COMPACTION_LAG: Duration = Duration::from_secs(86_400 * 1_000);
 
-/// What moves stock, orders and money. What compares the systems with each other and ranks what does not
-/// agree has nothing to do here: the judges do so.
-const PROCESSORS: [&str; 10] = [
+/// What moves stock, orders and money, and what finds orders that a system lacks. What compares mirrors of the
+/// stock and ranks what does not agree has nothing to do here: the judges do so.
+const PROCESSORS: [&str; 12] = [
     "stock-ledger",
     "ats-aggregate",
     "reservation-saga",
@@ -37,6 +38,8 @@ const PROCESSORS: [&str; 10] = [
     "ledger",
     "settlement-match",
     "settlement-recon",
+    "manifest-split",
+    "order-recon",
 ];
 
 /// The processors that take part.
@@ -153,10 +156,20 @@ impl Ground {
         topics: &[&str],
         sink: Arc<dyn Sink>,
     ) -> Result<SinkTask, Fault> {
+        let target = replay::Target {
+            log: self.log.clone(),
+            codec: self.codec.clone(),
+            catalogue: Catalogue::compiled(),
+            application: Self::application(),
+            name: name.to_owned(),
+            topics: topics.iter().map(|t| (*t).to_owned()).collect(),
+            sink,
+            writer: "replay".to_owned(),
+        };
         SinkTask::new(
             name,
             topics,
-            sink,
+            replay::carrying_out(target, self.clock.clone()),
             self.log.clone(),
             self.clock.clone(),
             self.codec.clone(),

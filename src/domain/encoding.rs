@@ -15,7 +15,7 @@ use uuid::Uuid;
 /// Times of the same step in two runs, at most this far apart, are taken for one.
 const STEP_SKEW: Duration = Duration::from_secs(86_400);
 
-/// First byte of everything in state.
+/// First byte of what is in state, where its layout has never changed.
 pub(crate) const VERSION: u8 = 1;
 
 /// State bytes that this build did not write.
@@ -101,8 +101,12 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Behind the version byte.
     pub(crate) fn new(bytes: &'a [u8]) -> Read<Self> {
+        Self::of_version(bytes, VERSION)
+    }
+    /// Behind the byte of this version.
+    pub(crate) fn of_version(bytes: &'a [u8], version: u8) -> Read<Self> {
         match bytes.split_first() {
-            Some((&VERSION, rest)) => Ok(Reader { rest }),
+            Some((first, rest)) if *first == version => Ok(Reader { rest }),
             _ => Err(Corrupt),
         }
     }
@@ -199,6 +203,9 @@ impl<'a> Reader<'a> {
 
 /// What can be kept in state, by itself or as part of something larger.
 pub trait Stored: Sized {
+    /// Version of its layout, where it stands in state by itself.
+    const VERSION: u8 = VERSION;
+
     /// Appends it to `out`.
     fn store(&self, out: &mut Vec<u8>);
     /// Reads what [`Stored::store`] wrote.
@@ -217,7 +224,7 @@ pub trait Stored: Sized {
     /// Writes it into `out` behind the version byte, in place of what `out` holds.
     fn to_state(&self, out: &mut Vec<u8>) {
         out.clear();
-        out.push(VERSION);
+        out.push(Self::VERSION);
         self.store(out);
     }
     /// Reads what [`Stored::to_state`] wrote, all of it.
@@ -225,7 +232,7 @@ pub trait Stored: Sized {
     /// # Errors
     /// When the bytes are damaged or of another version.
     fn from_state(bytes: &[u8]) -> Read<Self> {
-        let mut reader = Reader::new(bytes)?;
+        let mut reader = Reader::of_version(bytes, Self::VERSION)?;
         let value = Self::read(&mut reader)?;
         reader.end()?;
         Ok(value)
@@ -259,11 +266,12 @@ pub trait Kept: Stored + Default {
     /// # Errors
     /// As [`Stored::from_state`].
     fn due_of(bytes: &[u8]) -> Read<Option<Timestamp>> {
-        Option::read(&mut Reader::new(bytes)?)
+        Option::read(&mut Reader::of_version(bytes, Self::VERSION)?)
     }
 }
 
-/// Stores a struct as its fields in the order named.
+/// Stores a struct as its fields in the order named; `Name as 2 { … }` where its layout has changed since
+/// version 1.
 macro_rules! stored {
     (@adopt $own:expr, $other:expr) => {
         crate::domain::encoding::Stored::adopt($own, $other)
@@ -272,7 +280,11 @@ macro_rules! stored {
         crate::domain::encoding::Stored::adopt_told($own, $other)
     };
     ($name:ident { $($field:ident $(: $mark:ident)?),+ $(,)? }) => {
+        crate::domain::encoding::stored!($name as 1 { $($field $(: $mark)?),+ });
+    };
+    ($name:ident as $version:literal { $($field:ident $(: $mark:ident)?),+ $(,)? }) => {
         impl crate::domain::encoding::Stored for $name {
+            const VERSION: u8 = $version;
             fn store(&self, out: &mut Vec<u8>) {
                 $(crate::domain::encoding::Stored::store(&self.$field, out);)+
             }
@@ -325,8 +337,11 @@ macro_rules! stored_enum {
 /// As [`stored`], for the whole of what is known of a key: `due` first, then when something was heard
 /// last, where that is kept.
 macro_rules! kept {
-    ($name:ident { due, heard_at, $($field:ident $(: $mark:ident)?),+ $(,)? }) => {
-        crate::domain::encoding::stored!($name { due: told, heard_at: told, $($field $(: $mark)?),+ });
+    ($name:ident { $($field:ident $(: $mark:ident)?),+ $(,)? }) => {
+        crate::domain::encoding::kept!($name as 1 { $($field $(: $mark)?),+ });
+    };
+    ($name:ident as $version:literal { due, heard_at, $($field:ident $(: $mark:ident)?),+ $(,)? }) => {
+        crate::domain::encoding::stored!($name as $version { due: told, heard_at: told, $($field $(: $mark)?),+ });
         impl crate::domain::encoding::Kept for $name {
             fn due(&self) -> Option<crate::domain::Timestamp> {
                 self.due
@@ -336,8 +351,8 @@ macro_rules! kept {
             }
         }
     };
-    ($name:ident { due, $($field:ident $(: $mark:ident)?),+ $(,)? }) => {
-        crate::domain::encoding::stored!($name { due: told, $($field $(: $mark)?),+ });
+    ($name:ident as $version:literal { due, $($field:ident $(: $mark:ident)?),+ $(,)? }) => {
+        crate::domain::encoding::stored!($name as $version { due: told, $($field $(: $mark)?),+ });
         impl crate::domain::encoding::Kept for $name {
             fn due(&self) -> Option<crate::domain::Timestamp> {
                 self.due

@@ -32,6 +32,6 @@ pub(crate) use record::pack_header;
 pub use record::{
     Headers, HeadersBuilder, Origin, REDRIVEN_FROM_HEADER, REDRIVES_HEADER, REPLAY_HEADER, Record,
 };
-pub use sink::{Ack, Capabilities, Delivery, Idempotency, Sent, Sink};
+pub use sink::{Ack, Capabilities, Delivery, Idempotency, Replay, Sent, Sink};
 pub use source::{Cursor, Source, SourceBatch, SourceOrigin, SourceRecord, SourceReject};
 pub use vault::{Address, Person, Vault};

@@ -54,6 +54,11 @@ pub fn hold(request: impl FnOnce() -> String) -> Result<(), Fault> {
     }
 }
 
+/// Whether this is a rehearsal: for a target that cannot look without writing something down.
+pub fn is_under_way() -> bool {
+    NOTES.try_with(|_| ()).is_ok()
+}
+
 /// Does `work` up to its first change. Its output counts only where there is none.
 ///
 /// Cancel-safe as `work` is.

@@ -97,6 +97,23 @@ impl Ack {
     pub const ERASED: &'static str = "erased";
 }
 
+/// What a record may ask for: all that a sink's topics hold of an order, given to it once more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// The order.
+    pub order: Text,
+    /// Its name: the same for the same asking, so that what comes twice is done once.
+    pub name: String,
+    /// Which try it is.
+    pub attempt: i64,
+    /// Who asks.
+    pub asked_by: Text,
+    /// Why.
+    pub reason: Option<Text>,
+    /// The key under which the audit tells what came of it.
+    pub told_under: Text,
+}
+
 /// Writes records into a system.
 ///
 /// The runtime keeps the order of each key of a topic (a key has at most one delivery under way, of
@@ -140,6 +157,11 @@ pub trait Sink: Send + Sync {
     /// `false`, nobody can tell but by receipts.
     fn looks_first(&self, _inbound: &Inbound) -> bool {
         false
+    }
+    /// What a record asks for that is not one call: a replay. Whoever runs the sink carries it out
+    /// ([`carrying_out`](crate::replay::carrying_out)); [`Sink::write`] is not given the record.
+    fn replays(&self, _inbound: &Inbound) -> Option<Replay> {
+        None
     }
     /// How urgent a delivery is among those waiting; smaller goes first. Stock-outs, for example.
     fn urgency(&self, _inbound: &Inbound) -> u8 {

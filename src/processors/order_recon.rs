@@ -138,6 +138,7 @@ fn told(e: &OrderEvent, agreement: &mut Agreement) -> Result<Heard, Fault> {
         source: e.meta.source.clone(),
         external: external.clone(),
         at: e.meta.occurred_at,
+        gone: None,
     };
     Ok(Heard::Taken(agreement.told(told)))
 }
@@ -207,13 +208,16 @@ fn listed(key: &str, e: &ReconManifest, agreement: &mut Agreement) -> Result<Tak
 
 fn correction(repair: OrderRepair, call: &Call<'_, '_>) -> Correction {
     let (kind, code, external, target, attempt, reason) = match repair {
-        OrderRepair::Replay { attempt } => (
+        OrderRepair::Replay { source, attempt } => (
             CorrectionKind::ReplayOrder,
             "MISSING_IN_ERP",
             None,
-            Default::default(),
+            source.clone(),
             attempt,
-            "no ERP has accepted or listed the order",
+            match source.is_empty() {
+                true => "no ERP has accepted or listed the order",
+                false => "the ERP said that it had the order, and its lists do not have it",
+            },
         ),
         OrderRepair::Cancel {
             external,

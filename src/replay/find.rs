@@ -67,11 +67,7 @@ impl From<LogError> for End {
 ///
 /// # Errors
 /// When the log or the registry does not answer. Within: why there is nothing that could be replayed.
-pub fn find(
-    target: &Target<'_>,
-    ask: &Ask,
-    now: Timestamp,
-) -> Result<Result<Found, Refusal>, Fault> {
+pub fn find(target: &Target, ask: &Ask, now: Timestamp) -> Result<Result<Found, Refusal>, Fault> {
     if let (Some(since), Some(until)) = (ask.since, ask.until)
         && until <= since
     {
@@ -81,7 +77,7 @@ pub fn find(
     let existing = target.log.admin().topics()?;
     let read: Vec<&TopicSpec> = existing
         .iter()
-        .filter(|t| target.topics.contains(&&*t.name) && applies(target, ask, &t.name))
+        .filter(|t| target.topics.contains(&t.name) && applies(target, ask, &t.name))
         .collect();
     if read.is_empty() {
         return Ok(Err(nothing_to_read(target, ask)));
@@ -131,7 +127,7 @@ pub fn find(
     let gaps: Vec<Gap> = gaps.into_iter().map(|(_, gap)| gap).collect();
     let mut all = Collected::default();
     let mut end = None;
-    let read = scan(target.log, &stretches, |record| {
+    let read = scan(target.log.as_ref(), &stretches, |record| {
         let taken = all.take(target, ask, record);
         match taken {
             Ok(()) if all.count() > RECORDS_MAX => Err(End::TooMany),
@@ -178,13 +174,13 @@ pub fn find(
 }
 
 /// Whether records of a topic can concern what is asked.
-fn applies(target: &Target<'_>, ask: &Ask, topic: &str) -> bool {
+fn applies(target: &Target, ask: &Ask, topic: &str) -> bool {
     let parts = target.catalogue.key_parts(topic);
     // Of SKUs are states and facts of SKUs, not every order that has one on a line.
     ask.sku.is_none() || parts.contains(&"sku") || parts.contains(&"entityKey")
 }
 
-fn nothing_to_read(target: &Target<'_>, ask: &Ask) -> Refusal {
+fn nothing_to_read(target: &Target, ask: &Ask) -> Refusal {
     let takes = target.topics.join(", ");
     Refusal(match ask.sku {
         Some(_) => format!(
@@ -199,7 +195,7 @@ fn nothing_to_read(target: &Target<'_>, ask: &Ask) -> Refusal {
 }
 
 /// The partitions of a topic in which what is asked for can stand.
-fn partitions(target: &Target<'_>, ask: &Ask, topic: &TopicSpec) -> Vec<TopicPartition> {
+fn partitions(target: &Target, ask: &Ask, topic: &TopicSpec) -> Vec<TopicPartition> {
     let place = |key: &str| {
         let number = partition_for(key.as_bytes(), topic.partitions);
         vec![TopicPartition::new(topic.name.as_str(), number)]
@@ -222,7 +218,7 @@ fn partitions(target: &Target<'_>, ask: &Ask, topic: &TopicSpec) -> Vec<TopicPar
 }
 
 /// Which records of a topic are worth decoding: those that hold every name that is asked for.
-fn wanted(target: &Target<'_>, ask: &Ask, topic: &str) -> Option<Arc<Wanted>> {
+fn wanted(target: &Target, ask: &Ask, topic: &str) -> Option<Arc<Wanted>> {
     // A newer state of another content may stand in the place of one that was asked for.
     if target.catalogue.is_compacted(topic) && ask.location.is_some() {
         return None;
@@ -244,7 +240,7 @@ fn wanted(target: &Target<'_>, ask: &Ask, topic: &str) -> Option<Arc<Wanted>> {
 }
 
 fn gap(
-    target: &Target<'_>,
+    target: &Target,
     topic: &TopicSpec,
     at: &TopicPartition,
     from: Offset,
@@ -283,7 +279,7 @@ fn gap(
 }
 
 /// How long a topic keeps its records for certain; nothing where it may remove them by their size.
-fn retention(target: &Target<'_>, topic: &TopicSpec) -> Option<Duration> {
+fn retention(target: &Target, topic: &TopicSpec) -> Option<Duration> {
     let number = |name: &str| topic.settings.get(name)?.parse::<i64>().ok();
     if number("retention.bytes").is_some_and(|bytes| bytes >= 0) {
         return None;
@@ -307,7 +303,7 @@ impl Collected {
         self.facts.len() + self.states.len()
     }
 
-    fn take(&mut self, target: &Target<'_>, ask: &Ask, record: &Record) -> Result<(), Fault> {
+    fn take(&mut self, target: &Target, ask: &Ask, record: &Record) -> Result<(), Fault> {
         let Some(Ok(key)) = record.key.as_deref().map(std::str::from_utf8) else {
             return Ok(());
         };
@@ -368,7 +364,7 @@ impl Collected {
 }
 
 /// Whether the parts of the key say that the record is one that is asked for.
-fn has_key(target: &Target<'_>, ask: &Ask, key: &str, topic: &str) -> bool {
+fn has_key(target: &Target, ask: &Ask, key: &str, topic: &str) -> bool {
     let parts = split_key(key);
     let names = target.catalogue.key_parts(topic);
     let named = |name: &str| {
@@ -381,7 +377,7 @@ fn has_key(target: &Target<'_>, ask: &Ask, key: &str, topic: &str) -> bool {
 }
 
 /// Whether an event is about what is asked for.
-fn concerns(target: &Target<'_>, ask: &Ask, key: &str, topic: &str, event: &Event) -> bool {
+fn concerns(target: &Target, ask: &Ask, key: &str, topic: &str, event: &Event) -> bool {
     if has_key(target, ask, key, topic) {
         return true;
     }

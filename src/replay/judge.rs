@@ -16,6 +16,9 @@ use serde::Serialize;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use uuid::Uuid;
 
+/// The target does not answer now.
+pub(super) const CANNOT_TELL: &str = "CANNOT_TELL";
+
 /// What becomes of a record that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "verdict", rename_all = "camelCase")]
@@ -74,8 +77,8 @@ pub struct Judged {
 }
 
 /// Judges the records of one replay, in order.
-pub(super) struct Judge<'a> {
-    target: Target<'a>,
+pub(super) struct Judge {
+    target: Target,
     /// Send also what receipts say the target has taken.
     again: bool,
     passed: Offsets,
@@ -91,23 +94,25 @@ pub(super) struct Judge<'a> {
     sent_keys: HashSet<Text>,
     /// Requests that looking has taken.
     pub requests: u64,
+    /// Whether the target was looked at.
+    pub has_looked: bool,
 }
 
-impl<'a> Judge<'a> {
+impl Judge {
     /// Reads what is known of the target from the log.
     pub fn new(
-        target: Target<'a>,
+        target: Target,
         candidates: &[Candidate],
         again: bool,
         run: &str,
-    ) -> Result<Judge<'a>, Fault> {
+    ) -> Result<Judge, Fault> {
         let of = |c: &Candidate| {
             let origin = &c.record().origin;
             TopicPartition::new(origin.topic.clone(), origin.partition)
         };
         let partitions: BTreeSet<TopicPartition> = candidates.iter().map(of).collect();
         let partitions: Vec<TopicPartition> = partitions.into_iter().collect();
-        let group = group_id(target.application, target.name);
+        let group = group_id(&target.application, &target.name);
         let passed = target.log.admin().group_offsets(&group, &partitions)?;
         let mut judge = Judge {
             again,
@@ -120,6 +125,7 @@ impl<'a> Judge<'a> {
             sent: HashSet::new(),
             sent_keys: HashSet::new(),
             requests: 0,
+            has_looked: false,
             target,
         };
         judge.hear_parked()?;
@@ -131,12 +137,12 @@ impl<'a> Judge<'a> {
 
     fn hear_parked(&mut self) -> Result<(), Fault> {
         let parked = ParkedKeys {
-            log: self.target.log,
-            codec: self.target.codec,
+            log: self.target.log.as_ref(),
+            codec: &self.target.codec,
             catalogue: self.target.catalogue,
         };
         let filter = parked::Filter {
-            sink: Some(self.target.name.to_owned()),
+            sink: Some(self.target.name.clone()),
             ..parked::Filter::default()
         };
         let keys = parked.list(&filter)?.into_iter();
@@ -146,13 +152,13 @@ impl<'a> Judge<'a> {
 
     fn hear_letters(&mut self) -> Result<(), Fault> {
         let letters = Letters {
-            log: self.target.log,
-            codec: self.target.codec,
+            log: self.target.log.as_ref(),
+            codec: &self.target.codec,
             catalogue: self.target.catalogue,
-            application: self.target.application,
+            application: &self.target.application,
         };
         let filter = dlq::Filter {
-            topic: Some(self.target.catalogue.dead_letter_topic(self.target.name)),
+            topic: Some(self.target.catalogue.dead_letter_topic(&self.target.name)),
             ..dlq::Filter::default()
         };
         let open = &mut self.letters;
@@ -182,8 +188,8 @@ impl<'a> Judge<'a> {
             .into_iter()
             .map(|(at, keys)| Stretch::of_keys(at, Offset::Beginning, keys))
             .collect();
-        let (codec, newest) = (self.target.codec, &mut self.refunds);
-        scan(self.target.log, &stretches, |record| {
+        let (codec, newest) = (&self.target.codec, &mut self.refunds);
+        scan(self.target.log.as_ref(), &stretches, |record| {
             match codec.decode(record) {
                 Ok(Event::RefundEvent(e)) => {
                     let version = newest.entry(e.refund_id).or_insert(e.refund_version);
@@ -199,7 +205,7 @@ impl<'a> Judge<'a> {
 
     /// The receipts of the keys of which the sink cannot look at the target.
     fn hear_receipts(&mut self, candidates: &[Candidate]) -> Result<(), Fault> {
-        let receipts = self.target.catalogue.receipt_topic(self.target.name);
+        let receipts = self.target.catalogue.receipt_topic(&self.target.name);
         let mut keys: HashMap<i32, HashSet<Vec<u8>>> = HashMap::new();
         for c in candidates {
             let looks = |i: &Inbound| self.target.sink.looks_first(i);
@@ -217,8 +223,8 @@ impl<'a> Judge<'a> {
                 Stretch::of_keys(at, Offset::Beginning, keys)
             })
             .collect();
-        let (codec, known) = (self.target.codec, &mut self.receipts);
-        scan(self.target.log, &stretches, |record| {
+        let (codec, known) = (&self.target.codec, &mut self.receipts);
+        scan(self.target.log.as_ref(), &stretches, |record| {
             if let Event::SinkReceipt(receipt) = codec.decode(record)? {
                 let key = receipt_key(&receipt.operation, &receipt.entity_key);
                 known.insert(key, receipt);
@@ -286,6 +292,10 @@ impl<'a> Judge<'a> {
             );
             return Some(Verdict::left("SUPERSEDED", why));
         }
+        if self.target.sink.replays(inbound).is_some() {
+            let why = "it asks for what is done here, and was carried out in its time";
+            return Some(Verdict::left("ASKS", why));
+        }
         if self.done.contains(&origin.to_string()) {
             return Some(Verdict::left("DONE", "this replay has sent it already"));
         }
@@ -324,12 +334,33 @@ impl<'a> Judge<'a> {
         None
     }
 
+    /// Looks at the target for the first of these records that it can be asked for; why it does not answer now.
+    ///
+    /// # Errors
+    /// As [`Judge::judged`].
+    pub async fn look(&mut self, candidates: &[Candidate]) -> Result<Option<String>, Fault> {
+        for candidate in candidates {
+            let Ok(inbound) = &candidate.inbound else {
+                continue;
+            };
+            let sink = &self.target.sink;
+            if sink.looks_first(inbound) && sink.replays(inbound).is_none() {
+                return Ok(match self.rehearsed(candidate, inbound).await? {
+                    Verdict::Left { code, why } if code == CANNOT_TELL => Some(why),
+                    _ => None,
+                });
+            }
+        }
+        Ok(None)
+    }
+
     /// Lets the sink do it, up to the first request that would change something.
     async fn rehearsed(
         &mut self,
         candidate: &Candidate,
         inbound: &Inbound,
     ) -> Result<Verdict, Fault> {
+        self.has_looked = true;
         let delivery = [Delivery {
             key: candidate.key.clone(),
             inbound: inbound.clone(),
@@ -380,7 +411,7 @@ impl<'a> Judge<'a> {
                     "cannot tell: {}; run it again when the target answers",
                     fault.message
                 );
-                Verdict::left("CANNOT_TELL", why)
+                Verdict::left(CANNOT_TELL, why)
             }
         })
     }

@@ -10,13 +10,18 @@
 //! the first request that would change something ([`rehearsal`](crate::pipeline::rehearsal)). Where a sink
 //! does not look before it writes, its receipts say whether the target has taken the record.
 //!
+//! Who asks for it is an operator (`crossdock replay`), or a record of the log: a correction that says that an
+//! ERP has to be told of an order again is carried out by the sink that it is for (`carry`), in the same way.
+//!
 //! Of a topic of states only the newest of a key is sent. Of facts, all that follows the first of a key that
 //! differs is sent too: one of them alone could undo what came later.
 
+mod carry;
 mod find;
 mod judge;
 mod send;
 
+pub use carry::carrying_out;
 pub use find::{Found, Gap};
 pub use judge::{Judged, Verdict};
 pub use send::{Ended, Sender, WAITING_MAX};
@@ -33,22 +38,24 @@ use std::sync::Arc;
 pub const RECORDS_MAX: usize = 100_000;
 
 /// Where a replay reads and writes, and for whom.
-#[derive(Clone, Copy)]
-pub struct Target<'a> {
+#[derive(Clone)]
+pub struct Target {
     /// The log.
-    pub log: &'a dyn Log,
+    pub log: Arc<dyn Log>,
     /// Reads and writes its records.
-    pub codec: &'a Codec,
+    pub codec: Arc<Codec>,
     /// The topics.
-    pub catalogue: &'a Catalogue,
+    pub catalogue: &'static Catalogue,
     /// First part of the group and transactional ids of the deployment.
-    pub application: &'a str,
+    pub application: String,
     /// Name of the connector instance.
-    pub name: &'a str,
+    pub name: String,
     /// Topics that its sink reads.
-    pub topics: &'a [&'a str],
+    pub topics: Vec<String>,
     /// Its sink.
-    pub sink: &'a Arc<dyn Sink>,
+    pub sink: Arc<dyn Sink>,
+    /// Who puts records into its lines, as the last part of a transactional id: of the same name one at a time.
+    pub writer: String,
 }
 
 /// What is to be replayed. Everything that is given narrows it.

@@ -59,12 +59,12 @@ pub enum Ended {
 }
 
 /// One replay: what it found, and what it has sent.
-pub struct Sender<'a> {
-    target: Target<'a>,
+pub struct Sender {
+    target: Target,
     actor: Actor,
     /// Its name.
     run: String,
-    judge: Judge<'a>,
+    judge: Judge,
     found: Found,
     next: usize,
     producer: Option<Box<dyn Producer>>,
@@ -76,25 +76,25 @@ pub struct Sender<'a> {
     waiting: BTreeMap<(i32, Text), String>,
 }
 
-impl<'a> Sender<'a> {
+impl Sender {
     /// Finds what is asked for. `run` names the replay: one that was interrupted goes on under its name.
     ///
     /// # Errors
     /// When the log or the registry does not answer. Within: why nothing can be replayed.
     pub fn new(
-        target: Target<'a>,
+        target: Target,
         ask: &Ask,
         actor: Actor,
         run: &str,
         again: bool,
         now: Timestamp,
-    ) -> Result<Result<Sender<'a>, Refusal>, Fault> {
+    ) -> Result<Result<Sender, Refusal>, Fault> {
         let found = match find(&target, ask, now)? {
             Ok(found) => found,
             Err(refusal) => return Ok(Err(refusal)),
         };
         Ok(Ok(Sender {
-            judge: Judge::new(target, &found.candidates, again, run)?,
+            judge: Judge::new(target.clone(), &found.candidates, again, run)?,
             target,
             actor,
             run: run.to_owned(),
@@ -136,6 +136,17 @@ impl<'a> Sender<'a> {
         Ok(None)
     }
 
+    /// Why the target does not answer now, where nothing so far has asked it.
+    ///
+    /// # Errors
+    /// As [`Sender::next`].
+    pub(super) async fn look(&mut self) -> Result<Option<String>, Fault> {
+        match self.judge.has_looked {
+            true => Ok(None),
+            false => self.judge.look(&self.found.candidates).await,
+        }
+    }
+
     /// Puts records into the lines of their keys, with who asked for it, in one transaction.
     ///
     /// # Errors
@@ -146,23 +157,7 @@ impl<'a> Sender<'a> {
             return Ok(());
         }
         self.follow()?;
-        let mut producer = match self.producer.take() {
-            Some(producer) => producer,
-            None => self.target.log.producer(&ProducerSpec {
-                transactional_id: Some(format!(
-                    "{}-{}-replay",
-                    self.target.application, self.target.name
-                )),
-                transaction_timeout: TRANSACTION_TIME_MAX,
-                linger: Duration::from_millis(5),
-            })?,
-        };
-        if let Err(fault) = self.commit(producer.as_mut(), records, now) {
-            // Where that fails too, readers wait until the broker ends the transaction.
-            let _ = producer.abort();
-            return Err(desk::told_apart(fault, "another replay to this target"));
-        }
-        self.producer = Some(producer);
+        self.put(records, None, now)?;
         for (judged, candidate) in records {
             let origin = &candidate.record().origin;
             let name = park_key(&origin.topic, &candidate.key, origin.offset);
@@ -172,18 +167,32 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    fn commit(
-        &self,
-        producer: &mut dyn Producer,
+    /// As [`Sender::send`], with a word of what came of the whole; nobody follows what becomes of the records.
+    ///
+    /// # Errors
+    /// As [`Sender::send`].
+    pub(super) fn put(
+        &mut self,
         records: &[(Judged, Candidate)],
+        word: Option<(&str, &Event)>,
         now: Timestamp,
     ) -> Result<(), Fault> {
-        producer.begin()?;
-        for (judged, candidate) in records {
-            self.park(producer, candidate, now)?;
-            self.audit(producer, judged, now)?;
-        }
-        Ok(producer.commit()?)
+        let mut producer = match self.producer.take() {
+            Some(producer) => producer,
+            None => producer(&self.target)?,
+        };
+        in_transaction(producer.as_mut(), |producer| {
+            for (judged, candidate) in records {
+                self.park(producer, candidate, now)?;
+                self.audit(producer, judged, now)?;
+            }
+            match word {
+                Some((key, word)) => audited(&self.target, producer, key, word, now),
+                None => Ok(()),
+            }
+        })?;
+        self.producer = Some(producer);
+        Ok(())
     }
 
     fn park(
@@ -199,7 +208,7 @@ impl<'a> Sender<'a> {
         letter.headers.insert(REPLAY_HEADER.into(), run);
         let letter = DeadLetter {
             meta: desk::meta(SOURCE, "DeadLetter", &format!("{}#{origin}", self.run), now),
-            processor: self.target.name.into(),
+            processor: self.target.name.as_str().into(),
             processor_version: env!("CARGO_PKG_VERSION").into(),
             error_class: ErrorClass::Unknown,
             code: CODE.into(),
@@ -209,7 +218,7 @@ impl<'a> Sender<'a> {
             key_blocked: true,
             ..letter
         };
-        let to = self.target.catalogue.park_topic(self.target.name);
+        let to = self.target.catalogue.park_topic(&self.target.name);
         let mut value = Vec::new();
         self.target.codec.encode(&to, &letter.into(), &mut value)?;
         let mut headers = HeadersBuilder::default();
@@ -247,9 +256,8 @@ impl<'a> Sender<'a> {
             after: Some(format!("given to {} once more", self.target.name).into()),
             outcome: "DONE".into(),
         };
-        let to = (topic::OPS_AUDIT, None);
-        let key = audit_key(self.target.name);
-        desk::send_event(self.target.codec, producer, to, &key, &audit.into(), now)
+        let key = audit_key(&self.target.name);
+        audited(&self.target, producer, &key, &audit.into(), now)
     }
 
     /// Begins to follow what becomes of what will be sent.
@@ -257,7 +265,7 @@ impl<'a> Sender<'a> {
         if self.reader.is_some() {
             return Ok(());
         }
-        let (log, catalogue) = (self.target.log, self.target.catalogue);
+        let (log, catalogue) = (self.target.log.as_ref(), self.target.catalogue);
         let ends = |topic: String| -> Result<Vec<(TopicPartition, i64)>, LogError> {
             let unknown = LogError::UnknownTopic {
                 topic: topic.clone(),
@@ -267,8 +275,8 @@ impl<'a> Sender<'a> {
             all.map(|at| Ok((at.clone(), log.admin().watermarks(&at)?.1)))
                 .collect()
         };
-        let parked = ends(catalogue.park_topic(self.target.name))?;
-        self.letters_from = ends(catalogue.dead_letter_topic(self.target.name))?;
+        let parked = ends(catalogue.park_topic(&self.target.name))?;
+        self.letters_from = ends(catalogue.dead_letter_topic(&self.target.name))?;
         let from: Vec<_> = parked
             .into_iter()
             .map(|(at, end)| (at, Offset::At(end)))
@@ -327,7 +335,7 @@ impl<'a> Sender<'a> {
                 wanted: None,
             })
             .collect();
-        scan(self.target.log, &stretches, |record: &Record| {
+        scan(self.target.log.as_ref(), &stretches, |record: &Record| {
             let Ok(Event::DeadLetter(letter)) = self.target.codec.decode(record) else {
                 return Ok::<(), Fault>(());
             };
@@ -355,14 +363,65 @@ impl<'a> Sender<'a> {
     }
 }
 
+/// What writes into the lines of a target.
+fn producer(target: &Target) -> Result<Box<dyn Producer>, Fault> {
+    let (application, name, writer) = (&target.application, &target.name, &target.writer);
+    Ok(target.log.producer(&ProducerSpec {
+        transactional_id: Some(format!("{application}-{name}-{writer}")),
+        transaction_timeout: TRANSACTION_TIME_MAX,
+        linger: Duration::from_millis(5),
+    })?)
+}
+
+fn in_transaction(
+    producer: &mut dyn Producer,
+    work: impl FnOnce(&mut dyn Producer) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let done = match producer.begin() {
+        Ok(()) => work(producer).and_then(|()| Ok(producer.commit()?)),
+        Err(error) => Err(error.into()),
+    };
+    done.map_err(|fault: Fault| {
+        // Where that fails too, readers wait until the broker ends the transaction.
+        let _ = producer.abort();
+        desk::told_apart(fault, "another replay to this target")
+    })
+}
+
+fn audited(
+    target: &Target,
+    producer: &mut dyn Producer,
+    key: &str,
+    audit: &Event,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let to = (topic::OPS_AUDIT, None);
+    desk::send_event(&target.codec, producer, to, key, audit, now)
+}
+
+/// Writes down what came of a replay that has sent nothing.
+///
+/// # Errors
+/// As [`Sender::send`].
+pub(super) fn tell(
+    target: &Target,
+    (key, word): (&str, &Event),
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let mut producer = producer(target)?;
+    in_transaction(producer.as_mut(), |producer| {
+        audited(target, producer, key, word, now)
+    })
+}
+
 /// The key under which the replays to a target are audited.
 fn audit_key(target: &str) -> Text {
     compound_key(&["replay", target])
 }
 
 /// The records that a replay of this name has sent.
-pub(super) fn sent_by(target: &Target<'_>, run: &str) -> Result<HashSet<String>, Fault> {
-    let key = audit_key(target.name);
+pub(super) fn sent_by(target: &Target, run: &str) -> Result<HashSet<String>, Fault> {
+    let key = audit_key(&target.name);
     let unknown = || LogError::UnknownTopic {
         topic: topic::OPS_AUDIT.to_owned(),
     };
@@ -374,7 +433,7 @@ pub(super) fn sent_by(target: &Target<'_>, run: &str) -> Result<HashSet<String>,
         HashSet::from([key.as_bytes().to_vec()]),
     );
     let mut sent = HashSet::new();
-    scan(target.log, &[stretch], |record| {
+    scan(target.log.as_ref(), &[stretch], |record| {
         if let Event::Audit(audit) = target.codec.decode(record)?
             && audit.action == ACTION
             && audit.meta.correlation_id == run

@@ -232,7 +232,14 @@ async fn only_its_own_corrections_are_taken_and_only_if_asked_for() {
         assert!(!sink.wants(&inbound(other)));
         let mut replay = correction(1, 2);
         replay.kind = CorrectionKind::ReplayOrder;
-        assert!(!sink.wants(&inbound(replay)));
+        replay.order_id = Some("order-7".into());
+        for (target, is_meant) in [("under-test", true), ("", true), ("another", false)] {
+            replay.target = target.into();
+            let asked = sink.replays(&inbound(replay.clone()));
+            assert_eq!(sink.wants(&inbound(replay.clone())), is_meant, "{target}");
+            let order = asked.map(|a| a.order.to_string());
+            assert_eq!(order.as_deref(), is_meant.then_some("order-7"), "{target}");
+        }
         let descriptor = connectors::find(mirror.kind).expect("a connector");
         let mut settings = mirror.fake.settings();
         settings["correct_stock"] = json!(false);
@@ -241,7 +248,12 @@ async fn only_its_own_corrections_are_taken_and_only_if_asked_for() {
         settings["channels"] = json!({});
         assert!(build(descriptor, settings.clone()).sink().is_none());
         settings["correct_stock"] = json!(true);
-        assert!(build(descriptor, settings).sink().is_some());
+        let sink = build(descriptor, settings).sink().expect("a sink");
+        replay.target = "".into();
+        assert!(
+            !sink.wants(&inbound(replay)),
+            "it keeps no orders, so it lacks none"
+        );
     }
 }
 

@@ -134,31 +134,36 @@ fn sku(name: &str) -> Ask {
     }
 }
 
-fn open<'a>(
-    world: &'a World,
-    sink: &'a Arc<dyn Sink>,
-    topics: &'a [&'a str],
+fn target(world: &World, sink: &Arc<dyn Sink>, topics: &[&str]) -> Target {
+    Target {
+        log: world.port(),
+        codec: world.codec.clone(),
+        catalogue: Catalogue::compiled(),
+        application: "crossdock".to_owned(),
+        name: SINK.to_owned(),
+        topics: topics.iter().map(|t| (*t).to_owned()).collect(),
+        sink: sink.clone(),
+        writer: "replay".to_owned(),
+    }
+}
+
+fn open(
+    world: &World,
+    sink: &Arc<dyn Sink>,
+    topics: &[&str],
     ask: &Ask,
     run: &str,
     again: bool,
-) -> Result<Result<Sender<'a>, Refusal>, Fault> {
-    let target = Target {
-        log: &world.log,
-        codec: &world.codec,
-        catalogue: Catalogue::compiled(),
-        application: "crossdock",
-        name: SINK,
-        topics,
-        sink,
-    };
+) -> Result<Result<Sender, Refusal>, Fault> {
     let actor = Actor {
         name: "ann".into(),
         reason: Some("somebody counted in the shop".into()),
     };
+    let target = target(world, sink, topics);
     Sender::new(target, ask, actor, run, again, world.clock.now())
 }
 
-fn judged(sender: &mut Sender<'_>) -> Vec<(Judged, Candidate)> {
+fn judged(sender: &mut Sender) -> Vec<(Judged, Candidate)> {
     std::iter::from_fn(|| block_on(sender.next()).expect("judged")).collect()
 }
 

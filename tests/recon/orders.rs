@@ -542,6 +542,36 @@ fn a_list_that_names_the_order_late_closes_what_its_absence_opened() {
     assert!(recon.codes().is_empty(), "it was there, and is listed now");
 }
 
+#[test]
+fn what_was_deleted_and_told_again_is_one_order_whatever_happens_to_it_later() {
+    let mut recon = driven();
+    recon.one(told(SystemRole::Channel, "W1", 0));
+    recon.one(told(SystemRole::Erp, "S1", 60));
+    recon.one(state(1, OrderStatus::Accepted, &["S1"], 60));
+    let (key, event) = covered("erp/main", (-HOUR, 0, HOUR));
+    recon.table(&key, Some(&event));
+    recon.pass(hours(2));
+    let asked = corrections(&recon);
+    assert!(!asked.is_empty() && asked.iter().all(|c| *c.target == *"erp/main"));
+    // It is there again under another name, and leaves after the last list.
+    let again = 3 * HOUR;
+    recon.one(told(SystemRole::Erp, "S2", again));
+    recon.one(state(2, OrderStatus::Accepted, &["S1", "S2"], again));
+    assert!(recon.codes().is_empty());
+    recon.one(state(3, OrderStatus::Shipped, &["S1", "S2"], again + 60));
+    recon.pass(hours(2));
+    assert!(recon.codes().is_empty(), "S1 has not come back by that");
+    recon.one(entry(
+        SystemRole::Erp,
+        "S1",
+        "ACCEPTED",
+        units(50),
+        6 * HOUR,
+    ));
+    recon.pass(hours(1));
+    assert_eq!(recon.codes(), ["DUPLICATE_IN_ERP", "STATUS_MISMATCH"]);
+}
+
 fn windowed(chunk: Event, since: i64, until: i64) -> Event {
     let Event::ReconManifest(mut e) = chunk else {
         unreachable!()

@@ -1,10 +1,10 @@
-//! Corrections of stock that an ERP repeats after another system: what they ask for, and whether it is still to
-//! be done. Pure.
+//! Corrections: of stock that an ERP repeats after another system, what they ask for and whether it is still to
+//! be done; of an order that it lacks, that it is told again. Pure.
 
 use super::orders::reject;
 use crate::contract::event::{Correction, CorrectionKind, SinkOutcome};
 use crate::domain::Decimal;
-use crate::pipeline::{Ack, Code, Fault};
+use crate::pipeline::{Ack, Code, Fault, Replay};
 
 /// Stock of a position that is to be set.
 pub struct SetStock<'a> {
@@ -24,6 +24,21 @@ pub struct SetStock<'a> {
 /// Whether a correction sets stock of the connector `instance`.
 pub fn sets_stock(instance: &str, e: &Correction) -> bool {
     e.kind == CorrectionKind::SetStock && *e.target == *instance
+}
+
+/// The order that the connector `instance` is to be told again, where a correction asks for that. Where nobody
+/// knows which ERP lacks it, each is asked: one that has no business with the order finds nothing to do.
+pub fn tells_again(instance: &str, keeps_orders: bool, e: &Correction) -> Option<Replay> {
+    let is_meant = e.target.is_empty() || *e.target == *instance;
+    let asked = e.kind == CorrectionKind::ReplayOrder && keeps_orders && is_meant;
+    asked.then(|| Replay {
+        order: e.order_id.as_ref().unwrap_or(&e.entity_key).clone(),
+        name: format!("correction-{}", e.correction_id),
+        attempt: i64::from(e.attempt),
+        asked_by: e.meta.source.clone(),
+        reason: e.reason.clone(),
+        told_under: compact_str::format_compact!("{}", e.exception_id),
+    })
 }
 
 impl<'a> SetStock<'a> {

@@ -26,7 +26,7 @@ mod window;
 
 pub use bills::{Bill, BillLine, taxes_of_lines};
 pub use books::{Books, Stored, Tables, Transaction};
-pub use corrections::{SetStock, sets_stock};
+pub use corrections::{SetStock, sets_stock, tells_again};
 pub use customers::{called, no_customers, no_vault, take_customer};
 pub use documents::{
     Document, Return, ReturnPart, Shipment, ShipmentPart, disposition, return_name, unknown_state,

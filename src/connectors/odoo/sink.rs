@@ -4,8 +4,8 @@ use super::CAPABILITIES;
 use super::client::Client;
 use super::{cancellations, corrections, customers, dispatches, give_back, money, sales};
 use crate::connectors::erp::{self, Booking, reject, wants_order};
-use crate::contract::event::{CorrectionKind, Event, OrderEvent, OrderEventType};
-use crate::pipeline::{Ack, Capabilities, Code, Delivery, Fault, Inbound, Sink, Vault};
+use crate::contract::event::{Correction, CorrectionKind, Event, OrderEvent, OrderEventType};
+use crate::pipeline::{Ack, Capabilities, Code, Delivery, Fault, Inbound, Replay, Sink, Vault};
 use std::sync::Arc;
 
 pub(super) struct OdooSink {
@@ -40,6 +40,11 @@ impl OdooSink {
                 Err(reject(Code::WrongContract, message))
             }
         }
+    }
+
+    fn again(&self, e: &Correction) -> Option<Replay> {
+        let keeps_orders = !self.client.settings.channels.is_empty();
+        erp::tells_again(&self.instance, keeps_orders, e)
     }
 
     async fn order(&self, event: &OrderEvent) -> Result<Ack, Fault> {
@@ -88,6 +93,7 @@ impl Sink for OdooSink {
             Event::Correction(event) => {
                 (settings.correct_stock && erp::sets_stock(&self.instance, event))
                     || cancellations::wants_duplicate(&self.client, &self.instance, event)
+                    || self.again(event).is_some()
             }
             _ => false,
         }
@@ -97,6 +103,13 @@ impl Sink for OdooSink {
     fn looks_first(&self, inbound: &Inbound) -> bool {
         let amends = |e: &OrderEvent| e.r#type == OrderEventType::Amended;
         !matches!(&inbound.event, Event::OrderEvent(e) if amends(e))
+    }
+
+    fn replays(&self, inbound: &Inbound) -> Option<Replay> {
+        match &inbound.event {
+            Event::Correction(event) => self.again(event),
+            _ => None,
+        }
     }
 
     async fn write(&self, batch: &[Delivery]) -> Vec<Result<Ack, Fault>> {

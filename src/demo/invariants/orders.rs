@@ -1,13 +1,13 @@
 //! Invariants 6, 7 (its part of orders), 8 and 10: orders in the log, in the storefronts and in the ERP.
 
 use super::books::{At, Books};
-use super::{Around, Judged};
+use super::{Around, Entry, Judged};
 use crate::contract::event::{
     LineState, OrderEvent, OrderEventType, OrderSnapshot, OrderState, Text,
 };
 use crate::domain::Decimal;
 use crate::pipeline::Origin;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What was read of orders.
 #[derive(Default)]
@@ -15,7 +15,7 @@ pub(super) struct Orders {
     /// As placed.
     pub placed: BTreeMap<Text, At<OrderSnapshot>>,
     /// The ERP's names for orders that it took.
-    accepted: BTreeMap<Text, At<Option<Text>>>,
+    accepted: BTreeMap<Text, Vec<At<Option<Text>>>>,
     /// The newest state.
     pub states: BTreeMap<Text, At<OrderState>>,
     uneven: Option<String>,
@@ -32,10 +32,13 @@ impl Orders {
                 });
             }
             (OrderEventType::Accepted, _) => {
-                self.accepted.entry(e.order_id).or_insert(At {
-                    origin,
-                    event: e.erp_order_id,
-                });
+                let known = self.accepted.entry(e.order_id).or_default();
+                if !known.iter().any(|a| a.event == e.erp_order_id) {
+                    known.push(At {
+                        origin,
+                        event: e.erp_order_id,
+                    });
+                }
             }
             _ => {}
         }
@@ -100,26 +103,36 @@ pub(super) fn buckets(books: &Books) -> Judged {
 
 /// Invariant 8.
 pub(super) fn in_erp(books: &Books, around: &Around<'_>) -> Judged {
-    let mut sales: BTreeMap<&str, &str> = BTreeMap::new();
+    let of = |e: &Entry| (e.text("order").to_owned(), e.text("id").to_owned());
+    let lost: BTreeSet<_> = around.of("erp", "order-lost").map(of).collect();
+    let mut sales = lost.clone();
+    let mut live: BTreeMap<String, String> = BTreeMap::new();
     for sale in around.of("erp", "order") {
-        let (order, id) = (sale.text("order"), sale.text("id"));
-        if let Some(other) = sales.insert(order, id) {
-            return Err(format!("the ERP has {other} and {id} for order {order}"));
-        }
-        if !books.orders.placed.contains_key(order) {
+        let (order, id) = of(sale);
+        if !books.orders.placed.contains_key(order.as_str()) {
             return Err(format!(
                 "the ERP has {id} for order {order}, which nobody has placed"
             ));
         }
+        if lost.contains(&(order.clone(), id.clone())) {
+            continue;
+        }
+        sales.insert((order.clone(), id.clone()));
+        if let Some(other) = live.insert(order.clone(), id.clone()) {
+            return Err(format!("the ERP has {other} and {id} for order {order}"));
+        }
     }
-    for (order, At { origin, event: id }) in &books.orders.accepted {
-        let known = sales.get(order.as_str());
-        if known.is_none() || known.copied() != id.as_deref() {
-            return Err(format!(
-                "order {order} is accepted as {}, the ERP has {}: {origin}",
-                id.as_deref().unwrap_or("nothing"),
-                known.copied().unwrap_or("nothing")
-            ));
+    for (order, names) in &books.orders.accepted {
+        let known = live.get(order.as_str()).map(String::as_str);
+        for At { origin, event: id } in names {
+            let id = id.as_deref().unwrap_or("nothing");
+            let is_there = sales.contains(&(order.to_string(), id.to_owned()));
+            if known.is_none() || !is_there {
+                return Err(format!(
+                    "order {order} is accepted as {id}, the ERP has {}: {origin}",
+                    known.unwrap_or("nothing")
+                ));
+            }
         }
     }
     Ok(())

@@ -133,7 +133,8 @@ pub(super) const PHRASES: &[Phrase] = &[
             g.alone()?;
             must(move |stage| {
                 let count = of_erp(stage, &order, &["order"], |_| Decimal::ONE)?;
-                equal(count, Decimal::ONE)
+                let lost = of_erp(stage, &order, &["order-lost"], |_| Decimal::ONE)?;
+                equal(count - lost, Decimal::ONE)
             })
         }
     ),

@@ -220,6 +220,29 @@ pub(super) const PHRASES: &[Phrase] = &[
             })
         }
     ),
+    phrase!(
+        "ERP loses <order>",
+        "Its sale is gone, as when a backup was put back.",
+        |g| {
+            let order = g.order()?;
+            g.alone()?;
+            deed(move |stage| {
+                let (_, id) = stage.order(&order)?;
+                open(&stage.estate.erp).lose(&id)
+            })
+        }
+    ),
+    phrase!(
+        "ERP lists its orders",
+        "All that it has, as its connector lists them.",
+        |g| {
+            g.alone()?;
+            deed(|stage| {
+                open(&stage.estate.erp).list();
+                Ok(())
+            })
+        }
+    ),
     phrase!("ERP writes no credit notes", "Until it does again.", |g| {
         g.alone()?;
         deed(|stage| {

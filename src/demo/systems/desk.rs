@@ -4,8 +4,8 @@ use crate::contract::event::{Event, EventMeta, SinkOutcome, Text};
 use crate::demo::facts;
 use crate::domain::Timestamp;
 use crate::pipeline::{
-    Ack, Capabilities, Clock, Code, Cursor, Delivery, Fault, Idempotency, Inbound, Sink, Source,
-    SourceBatch, SourceRecord, Stage, Vault,
+    Ack, Capabilities, Clock, Code, Cursor, Delivery, Fault, Idempotency, Inbound, Replay, Sink,
+    Source, SourceBatch, SourceRecord, Stage, Vault, rehearsal,
 };
 use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
@@ -209,6 +209,14 @@ pub(crate) trait System: Send + 'static {
     fn cares(&self, _event: &Event) -> bool {
         true
     }
+    /// Whether hearing an event would change anything; `None` where it cannot tell.
+    fn lacks(&self, _event: &Event) -> Option<bool> {
+        None
+    }
+    /// What an event asks to be told again.
+    fn replays(&self, _event: &Event) -> Option<Replay> {
+        None
+    }
     /// Hears an event; the same may come again.
     fn hear(&mut self, _event: &Event) {}
 }
@@ -279,6 +287,14 @@ impl<S: System> Sink for Listener<S> {
         open(&self.0).cares(&inbound.event)
     }
 
+    fn looks_first(&self, inbound: &Inbound) -> bool {
+        open(&self.0).lacks(&inbound.event).is_some()
+    }
+
+    fn replays(&self, inbound: &Inbound) -> Option<Replay> {
+        open(&self.0).replays(&inbound.event)
+    }
+
     async fn write(&self, batch: &[Delivery]) -> Vec<Result<Ack, Fault>> {
         let mut system = open(&self.0);
         let heard = batch.iter().map(|d| answer(&mut *system, &d.inbound.event));
@@ -293,6 +309,12 @@ fn answer(system: &mut impl System, event: &Event) -> Result<Ack, Fault> {
     if system.desk().down {
         return unwell(system.desk().name(), Code::Unavailable, "does not answer");
     }
+    if rehearsal::is_under_way() {
+        if system.lacks(event) != Some(false) {
+            rehearsal::hold(|| format!("{} hears it", system.desk().name()))?;
+        }
+        return Ok(taken(event));
+    }
     system.hear(event);
     let desk = system.desk_mut();
     if desk.cuts > 0 {
@@ -303,11 +325,15 @@ fn answer(system: &mut impl System, event: &Event) -> Result<Ack, Fault> {
             "took the call and did not answer",
         );
     }
-    Ok(Ack {
+    Ok(taken(event))
+}
+
+fn taken(event: &Event) -> Ack {
+    Ack {
         outcome: SinkOutcome::Acked,
         version: event.meta().source_position,
         external_id: None,
         digest: None,
         status: None,
-    })
+    }
 }

@@ -1,14 +1,16 @@
 //! The ERP: takes orders under their channel's number or refuses them, invoices what has left, credits
-//! what came back, closes what is over.
+//! what came back, closes what is over, lists what it has.
 
 use super::desk::{Desk, System};
 use super::{amount, share};
+use crate::connectors::{erp, manifest};
 use crate::contract::event::{
     CustomerChanged, Event, InvoiceEvent, InvoiceKind, InvoiceLine, InvoiceStatus, OrderEvent,
-    OrderEventType, OrderSnapshot, OrderState, ReturnEvent, ReturnStatus, Text,
+    OrderEventType, OrderSnapshot, OrderState, ReturnEvent, ReturnStatus, SystemRole, Text,
 };
 use crate::contract::topic;
-use crate::domain::{Date, Decimal};
+use crate::domain::{Date, Decimal, Timestamp};
+use crate::pipeline::Replay;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,12 +44,23 @@ struct Sale {
     closed: bool,
 }
 
+impl Sale {
+    /// Whether nothing is left of it.
+    fn is_cancelled(&self) -> bool {
+        let cancelled = |line: &Text| self.cancelled.get(line).copied().unwrap_or_default();
+        let lines = self.order.lines.iter();
+        !lines.into_iter().any(|l| l.qty > cancelled(&l.line_id))
+    }
+}
+
 /// The ERP.
 pub(crate) struct Erp {
     desk: Desk,
     terms: Terms,
     sales: BTreeMap<Text, Sale>,
     refused: BTreeSet<Text>,
+    /// How often the sale of an order was lost.
+    lost: BTreeMap<Text, u32>,
     /// By channel and its name of them.
     customers: BTreeSet<(Text, Text)>,
     /// What was told of orders before the orders themselves.
@@ -63,6 +76,7 @@ impl Erp {
             terms,
             sales: BTreeMap::new(),
             refused: BTreeSet::new(),
+            lost: BTreeMap::new(),
             customers: BTreeSet::new(),
             early: BTreeMap::new(),
             credits: true,
@@ -90,6 +104,34 @@ impl Erp {
             self.desk.tell(topic::ORDER_LIFECYCLE, order, event);
         }
         Ok(())
+    }
+
+    /// The sale of an order is gone, as when a backup was put back.
+    pub fn lose(&mut self, order: &str) -> Result<(), String> {
+        let Some(sale) = self.sales.remove(order) else {
+            return Err("the ERP has no such order".into());
+        };
+        *self.lost.entry(order.into()).or_default() += 1;
+        self.desk
+            .write("order-lost", json!({"order": order, "id": sale.id}));
+        Ok(())
+    }
+
+    /// Tells which orders it has, all of them.
+    pub fn list(&mut self) {
+        let now = self.desk.now();
+        let entries = self.sales.iter().map(|(order, sale)| {
+            let status = sale.is_cancelled().then_some("CANCELLED");
+            let total = Some(sale.order.grand_total);
+            manifest::entry(order, &sale.id, now, status, total)
+        });
+        let entries = entries.collect();
+        let name = compact_str::format_compact!("{}|{now}", self.desk.name());
+        let meta = self.desk.meta("ReconManifest", &name, now.0);
+        let since = Timestamp::default();
+        let whole = (name, SystemRole::Erp);
+        let record = manifest::Parts::default().next(whole, (since, meta), entries, true);
+        self.desk.tell(record.topic, record.key, record.event);
     }
 
     fn judge(&self, order: &OrderSnapshot) -> Result<(), String> {
@@ -147,13 +189,24 @@ impl Erp {
             self.desk.tell(topic::ORDER_LIFECYCLE, id.clone(), event);
             return;
         }
-        let erp_id = compact_str::format_compact!("SO-{}-{number}", order.channel_id);
+        let lost = self.lost.get(id).copied().unwrap_or_default();
+        let mut erp_id = compact_str::format_compact!("SO-{}-{number}", order.channel_id);
+        if lost > 0 {
+            erp_id = compact_str::format_compact!("{erp_id}-{}", lost + 1);
+        }
         self.desk.write(
             "order",
             json!({"order": id, "id": erp_id, "number": number, "channel": order.channel_id,
                 "currency": order.currency, "total": order.grand_total}),
         );
-        let event = said(&self.desk, id, OrderEventType::Accepted, 1, erp_id.clone());
+        let version = i64::from(lost) + 1;
+        let event = said(
+            &self.desk,
+            id,
+            OrderEventType::Accepted,
+            version,
+            erp_id.clone(),
+        );
         self.desk.tell(topic::ORDER_LIFECYCLE, id.clone(), event);
         self.sales.insert(
             id.clone(),
@@ -219,10 +272,7 @@ impl Erp {
             "order-updated",
             json!({"order": e.order_id, "id": sale.id, "cancelled": lines}),
         );
-        let rest = |l: &crate::contract::event::OrderLine| {
-            l.qty > sale.cancelled.get(&l.line_id).copied().unwrap_or_default()
-        };
-        if !sale.order.lines.iter().any(rest) {
+        if sale.is_cancelled() {
             self.desk.write(
                 "order-cancelled",
                 json!({"order": e.order_id, "id": sale.id}),
@@ -367,7 +417,7 @@ fn invoice_line(line: Option<Text>, qty: Decimal, net: Decimal, tax: Decimal) ->
 
 fn said(desk: &Desk, order: &str, kind: OrderEventType, version: i64, erp_id: Text) -> OrderEvent {
     OrderEvent {
-        meta: desk.meta("OrderEvent", &format!("{order}#{kind}"), version),
+        meta: desk.meta("OrderEvent", &format!("{order}#{kind}#{version}"), version),
         order_id: order.into(),
         r#type: kind,
         entity_version: version,
@@ -389,10 +439,28 @@ impl System for Erp {
             topic::ORDER_STATE,
             topic::RETURN_EVENT,
             topic::CUSTOMER_CHANGE,
+            topic::RECON_CORRECTION,
         ]
+    }
+    fn lacks(&self, event: &Event) -> Option<bool> {
+        let Event::OrderEvent(e) = event else {
+            return None;
+        };
+        let sale = self.sales.get(&e.order_id);
+        Some(match e.r#type {
+            OrderEventType::Placed => sale.is_none() && !self.refused.contains(&e.order_id),
+            _ => sale.is_some_and(|s| !s.decisions.contains(&e.meta.event_id)),
+        })
+    }
+    fn replays(&self, event: &Event) -> Option<Replay> {
+        match event {
+            Event::Correction(e) => erp::tells_again(self.desk.name(), true, e),
+            _ => None,
+        }
     }
     fn cares(&self, event: &Event) -> bool {
         match event {
+            Event::Correction(_) => self.replays(event).is_some(),
             Event::OrderEvent(e) => matches!(
                 e.r#type,
                 OrderEventType::Placed | OrderEventType::CancelDecided

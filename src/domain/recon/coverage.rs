@@ -17,6 +17,11 @@ pub struct Coverage {
     /// Where it ends.
     pub until: Timestamp,
 }
+stored!(Coverage {
+    since,
+    last_since,
+    until
+});
 
 impl Coverage {
     /// Whether a thing is known not to be there: the system said at `told_at` that it had it, nothing of it

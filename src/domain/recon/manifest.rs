@@ -63,7 +63,7 @@ pub struct Manifests {
     coverages: i64,
     cases: Cases,
 }
-kept!(Manifests {
+kept!(Manifests as 2 {
     due,
     heard_at,
     known,

@@ -119,12 +119,16 @@ pub struct Told {
     pub external: Text,
     /// Since when it has it, at the latest.
     pub at: Timestamp,
+    /// The lists that leave it out, until one names it: what happens to the order later does not bring back
+    /// what was deleted.
+    pub gone: Option<Coverage>,
 }
 stored!(Told {
     role,
     source,
     external,
-    at
+    at,
+    gone
 });
 
 /// Something to be put right at the ERP.
@@ -132,6 +136,8 @@ stored!(Told {
 pub enum OrderRepair {
     /// It does not have the order: it is told again.
     Replay {
+        /// The ERP that said that it had it; empty where none did.
+        source: Text,
         /// The number of the try.
         attempt: u32,
     },
@@ -158,7 +164,7 @@ pub struct Agreement {
     repairs: Repairs,
     cases: Cases,
 }
-kept!(Agreement {
+kept!(Agreement as 2 {
     due,
     heard_at,
     order,
@@ -227,7 +233,10 @@ impl Agreement {
         if forgotten_at <= now {
             return (Vec::new(), None);
         }
-        let absent = self.absent(covered);
+        self.look(covered);
+        let absent = self.absent();
+        let lacking = absent.iter().find(|(told, _)| told.role == Role::Erp);
+        let lacking = lacking.map(|(told, _)| told.source.clone());
         let mut findings = self.findings(&absent);
         let spare = self.spare(&absent);
         let open: BTreeSet<String> = self.cases.open().map(|(code, _)| code.into()).collect();
@@ -257,7 +266,10 @@ impl Agreement {
             };
             let of = spare.iter().find(|(external, _)| external == cause);
             repairs.push(match of {
-                None => OrderRepair::Replay { attempt },
+                None => OrderRepair::Replay {
+                    source: lacking.clone().unwrap_or_default(),
+                    attempt,
+                },
                 Some((external, source)) => OrderRepair::Cancel {
                     external: external.clone(),
                     source: source.clone(),
@@ -294,24 +306,32 @@ impl Agreement {
         (!is_over).then(|| now.plus(quiet))
     }
 
-    /// What systems said that they had and do not have by their lists, each with the end of the last list. It
-    /// takes an order's state to know until when something happened.
-    fn absent(&self, covered: impl Fn(&str) -> Option<Coverage>) -> Vec<(&Told, Timestamp)> {
-        let Some(order) = &self.order else {
-            return Vec::new();
-        };
-        let absent = self.told.values().filter_map(|told| {
-            let coverage = covered(&told.source)?;
+    /// Looks which of what systems said that they had their lists leave out. It takes an order's state to know
+    /// until when something happened.
+    fn look(&mut self, covered: impl Fn(&str) -> Option<Coverage>) {
+        let Some(order) = &self.order else { return };
+        for told in self.told.values_mut() {
             let listed = self.entries.facts().filter(|e| {
                 // An ERP may have several of one order; a channel has it once, under whatever name.
                 let alike = told.role == Role::Channel || e.external == told.external;
                 e.role == told.role && e.source == told.source && alike
             });
-            let ends = listed.map(|e| e.as_of);
-            let lacks = coverage.lacks(told.at, order.changed_at, ends);
-            lacks.then_some((told, coverage.until))
-        });
-        absent.collect()
+            let ends: Vec<Timestamp> = listed.map(|e| e.as_of).collect();
+            let lacks =
+                |c: &Coverage, changed_at| c.lacks(told.at, changed_at, ends.iter().copied());
+            if told.gone.is_some_and(|c| lacks(&c, told.at)) {
+                continue;
+            }
+            told.gone = covered(&told.source).filter(|c| lacks(c, order.changed_at));
+        }
+    }
+
+    /// What systems said that they had and do not have by their lists, each with the end of the list that left
+    /// it out.
+    fn absent(&self) -> Vec<(&Told, Timestamp)> {
+        let all = self.told.values();
+        all.filter_map(|told| Some((told, told.gone?.until)))
+            .collect()
     }
 
     fn findings(&self, absent: &[(&Told, Timestamp)]) -> Vec<Finding> {
@@ -467,7 +487,7 @@ fn left_out(told: &Told, until: Timestamp) -> String {
         source, external, ..
     } = told;
     format!(
-        "{source} told of it as {external}, and its whole lists do not have it, the last until {until}"
+        "{source} told of it as {external}, and its whole lists do not have it, one until {until}"
     )
 }
 

@@ -81,11 +81,13 @@ def erp(world, out):
     else:
         _ledger(out, ledger, states, accepted)
     duplicates = {e["orderId"] for e in world.exceptions.values() if e["code"] == "DUPLICATE_IN_ERP"}
+    lost = {entry["id"] for entry in ledger or () if entry.kind == "order-lost"}
     for order, events in sorted(accepted.items()):
         named = {e["erpOrderId"] for e in events if e["erpOrderId"]}
+        live = named - lost
         state = states.get(order)
-        if len(named) > 1 and order not in duplicates:
-            out.broken(f"order {order} was accepted as {len(named)} ERP orders: {', '.join(sorted(named))}", *(e.record for e in events))
+        if len(live) > 1 and order not in duplicates:
+            out.broken(f"order {order} was accepted as {len(live)} ERP orders: {', '.join(sorted(live))}", *(e.record for e in events))
         if state is not None and set(state["erpOrderIds"]) != named:
             out.broken(f"order {order} is told to be {state['erpOrderIds']} in the ERP, which accepted {sorted(named)}", state.record, *(e.record for e in events))
         out.saw("accepted orders")
@@ -97,7 +99,7 @@ def _ledger(out, ledger, states, accepted):
         if entry.kind == "order":
             live[entry["order"]][entry["id"]] = entry
             said[entry["order"]] = entry
-        elif entry.kind == "order-cancelled":
+        elif entry.kind in ("order-cancelled", "order-lost"):
             live[entry["order"]].pop(entry["id"], None)
     for order, entries in sorted(live.items()):
         if len(entries) > 1:
