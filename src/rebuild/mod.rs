@@ -1,16 +1,16 @@
 //! A processor's state, rebuilt from the log beside the running one, compared with it, and put in its place.
 //!
 //! The processor is run again over what its group has read, in the transactions in which it was read: the
-//! dispositions say which records each took and when, so timers fire in between as they did ([`rerun`]). What
+//! dispositions say which records each took and when, so timers fire in between as they did (`rerun`). What
 //! it decided, and what depends on what came first, is not decided anew: it stands in the log and is followed
 //! (`Processor::recall`, or an input of its own). What comes out is compared with the changelog, key by key,
-//! at one cut ([`compare`]): the offsets that the group had committed. The running instances notice nothing;
+//! at one cut (`compare`): the offsets that the group had committed. The running instances notice nothing;
 //! keys that they work on meanwhile are left out and counted.
 //!
 //! Two states that differ only in counts of what was told, and in when, say the same: those depend on how
 //! records were gathered into transactions, which the log remembers for a while only.
 //!
-//! To swap is to write what differs behind what the changelog holds ([`swap`]): whoever owns the partition
+//! To swap is to write what differs behind what the changelog holds (`swap`): whoever owns the partition
 //! next reads it there, with a checkpoint or without.
 //!
 //! What is absent: a state of which inputs are past their retention cannot be rebuilt, and is not. Of records

@@ -20,6 +20,7 @@ use crate::log::{
 use crate::pipeline::{Fault, Headers};
 use serde::Serialize;
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -204,9 +205,9 @@ impl Owner<'_> {
         let inputs: Vec<TopicPartition> = self.subject.inputs(number).collect();
         let mut offsets = self.consumer.committed(&inputs)?;
         for at in inputs {
-            if !offsets.contains_key(&at) {
-                let (first, _) = self.subject.log.admin().watermarks(&at)?;
-                offsets.insert(at, first);
+            if let Entry::Vacant(missing) = offsets.entry(at) {
+                let (first, _) = self.subject.log.admin().watermarks(missing.key())?;
+                missing.insert(first);
             }
         }
         Ok(offsets)
