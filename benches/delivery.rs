@@ -371,7 +371,9 @@ fn bare_loop(deployment: &Deployment, group: &str, takes: Duration, count: usize
                 }
                 () = tokio::time::sleep(Duration::from_millis(2)) => {}
             }
-            if committed_at.elapsed() >= Duration::from_millis(100) || done == count {
+            let due = committed_at.elapsed() >= Duration::from_millis(100) || done == count;
+            // Until the group has formed there is nothing to commit.
+            if due && !open.is_empty() {
                 committed_at = Instant::now();
                 let offsets: Offsets = open.iter().map(|(p, o)| (p.clone(), o.point())).collect();
                 consumer.commit(&offsets).expect("committed");
