@@ -5,15 +5,15 @@ mod cluster;
 
 use super::load::{self, Positions};
 use super::process::{crossdock, wait_until};
-use crossdock::codec::Codec;
+use crossdock::codec::{self, Codec};
 use crossdock::contract::event::Event;
-use crossdock::contract::{Catalogue, Tier, topic};
+use crossdock::contract::{Catalogue, PhysicalTopic, Tier, topic};
 use crossdock::domain::Timestamp;
 use crossdock::log::kafka::{KafkaLog, KafkaSettings};
 use crossdock::log::{Log, LogError, Outgoing, Producer, ProducerSpec, TopicSpec};
 use crossdock::pipeline::{Clock, Headers, SystemClock};
 use crossdock::processors;
-use crossdock::registry::{self, EmbeddedRegistry};
+use crossdock::registry::{self, EmbeddedRegistry, Registry as _};
 use futures::executor::block_on;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
@@ -66,10 +66,17 @@ impl Deployment {
         let inboxes = Catalogue::compiled().physical_of_inboxes(sinks);
         let sinks: Vec<(&str, &str)> = sinks.iter().map(|s| (*s, topic::STOCK_ATS)).collect();
         let physical = Catalogue::compiled().physical(Tier::S, &readers, &sinks);
-        let topics: Vec<TopicSpec> = physical
+        let physical: Vec<PhysicalTopic> = physical
             .into_iter()
             .chain(inboxes)
             .filter(|t| wanted(&t.name))
+            .collect();
+        let contracts: Vec<(String, String)> = physical
+            .iter()
+            .filter_map(|t| Some((t.name.clone(), t.contract.clone()?)))
+            .collect();
+        let topics: Vec<TopicSpec> = physical
+            .into_iter()
             .map(|t| TopicSpec {
                 name: t.name,
                 partitions: if t.partitions == 1 { 1 } else { partitions },
@@ -85,6 +92,16 @@ impl Deployment {
             .status();
         assert!(registered.is_ok_and(|s| s.success()), "schemas register");
         let registry = EmbeddedRegistry::open(log.clone()).expect("the registry in the log");
+        // What sinks that are in no configuration keep for themselves.
+        let kept: Vec<(String, &str)> = contracts
+            .iter()
+            .filter_map(|(topic, contract)| {
+                let (_, schema) = Event::CONTRACTS.iter().find(|(name, _)| name == contract)?;
+                Some((codec::subject(topic), *schema))
+            })
+            .collect();
+        let kept: Vec<(&str, &str)> = kept.iter().map(|(s, schema)| (&**s, *schema)).collect();
+        registry.register_all(&kept).expect("registered");
         let codec = Arc::new(Codec::new(Arc::new(registry), Catalogue::compiled()));
         let deployment = Deployment {
             kafka,
