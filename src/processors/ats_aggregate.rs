@@ -4,13 +4,14 @@
 //! at most one a key in 50 ms; a change between nothing and something never waits. Which locations
 //! serve a channel is decided by stock-ledger, which takes an offer back when one no longer does.
 
+use super::checks::damaged;
 use super::shelf::StateShelf;
 use crate::contract::event::{
     AvailabilityChanged, Confidence, Event, EventMeta, Origin, Outcome, PositionKind, Text,
 };
 use crate::contract::topic;
 use crate::domain::stock::{Network, Offer, Publication};
-use crate::domain::{Corrupt, Decimal, Timestamp, compound_key, event_id, key_part};
+use crate::domain::{Decimal, Timestamp, compound_key, event_id, key_part};
 use crate::pipeline::{Code, Context, Fault, Inbound, Processor, ProcessorDescriptor, Stage};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -177,13 +178,6 @@ fn load(key: &str, context: &mut Context<'_>) -> Result<Network, Fault> {
         return Ok(Network::default());
     };
     Network::from_state(bytes).map_err(|e| damaged(key, e))
-}
-
-fn damaged(key: &str, cause: Corrupt) -> Fault {
-    let message = format!(
-        "state of {key} cannot be read; remove the checkpoint and restart to rebuild it from the changelog"
-    );
-    Fault::halt(Stage::Process, Code::Bug, message).caused_by(cause)
 }
 
 fn availability(

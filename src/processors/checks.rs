@@ -1,8 +1,9 @@
 //! Checks that every processor makes of what it is told, and how a record that fails one is refused.
 
 use crate::contract::event::{Event, EventMeta};
-use crate::domain::{Corrupt, Timestamp};
+use crate::domain::Timestamp;
 use crate::pipeline::{Code, Fault, Stage};
+use std::error::Error;
 use std::time::Duration;
 
 /// Facts may be stamped this much later than they were recorded: clocks differ.
@@ -52,9 +53,9 @@ pub(super) fn check_times(meta: &EventMeta) -> Result<(), Fault> {
 }
 
 /// The state of `key` is not what this build wrote.
-pub(super) fn damaged(key: &str, cause: Corrupt) -> Fault {
+pub(super) fn damaged(key: &str, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Fault {
     let message = format!(
-        "state of {key} cannot be read; remove the checkpoint and restart to rebuild it from the changelog"
+        "state of {key} cannot be read; remove the checkpoint and start again, which reads the changelog; where that holds it so, stop the processor's instances and make it anew with `crossdock rebuild PROCESSOR --swap`"
     );
     Fault::halt(Stage::Process, Code::Bug, message).caused_by(cause)
 }

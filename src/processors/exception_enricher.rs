@@ -7,7 +7,7 @@
 //! rules are in [`crate::domain::exceptions`].
 
 use super::cases::reference;
-use super::checks::{check_key, check_times, no_use, unknown};
+use super::checks::{check_key, check_times, damaged, no_use, unknown};
 use super::emitter::Emitter;
 use super::keyed::{Call, Fate, Heard, Keyed, Rules};
 use super::prices::Prices;
@@ -20,7 +20,7 @@ use crate::domain::exceptions::{
     CaseMove, CaseState, Note, OrderContext, Rank, Seen, Worked, urgency,
 };
 use crate::domain::{Decimal, Taken, Timestamp, event_id};
-use crate::pipeline::{Code, Fault, ProcessorDescriptor, Stage};
+use crate::pipeline::{Fault, ProcessorDescriptor};
 
 /// What `exception-enricher` is.
 pub const DESCRIPTOR: ProcessorDescriptor = ProcessorDescriptor {
@@ -253,12 +253,8 @@ fn asked(e: &WireNote, case: &BusinessException, call: &Call<'_, '_>) -> Option<
 /// The exception as it was told last.
 fn told(key: &str, case: &Worked) -> Result<Option<BusinessException>, Fault> {
     let read = |mut bytes: &[u8]| BusinessException::decode(&mut bytes);
-    case.told().map(read).transpose().map_err(|cause| {
-        let message = format!(
-            "the case {key} cannot be read; remove the checkpoint and restart to rebuild it from the changelog"
-        );
-        Fault::halt(Stage::Process, Code::Bug, message).caused_by(cause)
-    })
+    let told = case.told().map(read).transpose();
+    told.map_err(|cause| damaged(key, cause))
 }
 
 fn ranked(

@@ -11,12 +11,13 @@ mod position;
 use crate::contract::event::{ChannelStatus, Event, FeedState, StockAuthority, Text};
 use crate::contract::topic;
 use crate::domain::stock::{
-    Journal, Ledger, Offered, Recorded, Refusal, Terms, adopt_entry, canonical, tell_entry,
+    Journal, Ledger, Offered, Recorded, Terms, adopt_entry, canonical, tell_entry,
 };
 use crate::domain::{Timestamp, key_part};
 use crate::pipeline::{
     Code, Context, Fault, Inbound, Processor, ProcessorDescriptor, Stage, State,
 };
+use crate::processors::checks::damaged;
 use crate::processors::shelf::StateShelf;
 use position::Position;
 use std::collections::{BTreeMap, BTreeSet};
@@ -306,17 +307,6 @@ impl StockLedger {
             .ledger
             .offer(channels.chain(unknown.iter().map(|c| (c, &terms))))
     }
-}
-
-fn damaged(key: &str, refusal: Refusal) -> Fault {
-    Fault::halt(
-        Stage::Process,
-        Code::Bug,
-        format!(
-            "state of {key} cannot be read; remove the checkpoint and restart to rebuild it from the changelog"
-        ),
-    )
-    .caused_by(refusal)
 }
 
 /// What follows the position's key in a key of its state.
